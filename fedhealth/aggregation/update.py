@@ -1,0 +1,115 @@
+"""A site's update as integers that can be summed in a ring, and the weighted mean that comes out of the sum.
+
+    w_k   weight of site k (examples, or a declared bucket)      delta_k  its change to the weights
+    q_k = rint(clip(delta_k) * w_k * scale)                      mean     = sum q_k / (scale * sum w_k)
+
+Without DP the weight itself travels hidden in the sum, as one more entry (the lane); under DP the sites have
+declared bucketed weights, so no exact count enters the sum.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth.models.weights import Weights, flatten, parameter_count, unflatten
+
+DELTA_CLIP = 1.0
+"""Public bound on every single parameter's change in one round."""
+
+MAX_WEIGHT = 8192
+"""Largest weight of one site: a larger site counts as this many examples, so that the ring cannot overflow."""
+
+
+def update_scale(
+    *, sites: int, ring_bits: int, clip: float = DELTA_CLIP, max_weight: int = MAX_WEIGHT
+) -> float:
+    """The largest power of two with which no sum over ``sites`` updates can leave the ring.
+
+    Guarantees: ``sites * (clip * max_weight * scale + 0.5) < 2^(ring_bits - 1)``; public values only.
+
+    Raises:
+      ValueError: no scale of at least 1 exists.
+    """
+    room = (2.0 ** (ring_bits - 1) / sites - 1.0) / (clip * max_weight)
+    if room < 1.0:
+        raise ValueError(f"a ring of {ring_bits} bits is too small for {sites} sites")
+    return float(min(2.0 ** math.floor(math.log2(room)), 2.0**40))
+
+
+def update_length(like: Weights, *, lane: bool) -> int:
+    """Length of the vector that `encode_update` gives for a model of this shape."""
+    return parameter_count(like) + int(lane)
+
+
+def encode_update(
+    delta: Weights, *, weight: float, clip: float, scale: float, lane: bool = False
+) -> NDArray[np.int64]:
+    """Clip, weigh and round an update to integers.
+
+    Guarantees: every entry is within ``clip * min(weight, MAX_WEIGHT) * scale + 0.5``; the rounding error of an
+    entry is at most 0.5 / (scale * weight) of the update.
+
+    Args:
+      delta: change of the weights.
+      weight: examples (without DP) or the declared bucket, > 0.
+      clip: bound on each parameter's change, beyond which it is cut.
+      scale: from `update_scale`.
+      lane: append the weight, rounded to an integer, so that the sum carries the denominator.
+
+    Returns:
+      int64 of `update_length`.
+
+    Raises:
+      ValueError: the weight is not positive, or a value is not finite.
+    """
+    flat = flatten(delta).astype(np.float64)
+    if not (weight > 0 and math.isfinite(weight)) or not np.isfinite(flat).all():
+        raise ValueError("an update needs a positive weight and finite values")
+    counted = min(weight, float(MAX_WEIGHT))
+    if lane:
+        counted = max(1.0, float(round(counted)))
+    values = np.rint(np.clip(flat, -clip, clip) * (counted * scale)).astype(np.int64)
+    return np.append(values, np.int64(counted)) if lane else values
+
+
+def decode_update(
+    sum_vector: NDArray[np.int64], like: Weights, *, scale: float, total_weight: float | None = None
+) -> tuple[Weights, float]:
+    """Turn the signed sum over the survivors into their weighted mean update.
+
+    Args:
+      sum_vector: the opened sum, signed.
+      like: gives names and shapes.
+      scale: that of `encode_update`.
+      total_weight: sum of the survivors' declared weights (each counted by `counted_weight`); None when the
+        vector carries the lane.
+
+    Returns:
+      The mean update, and the total weight.
+
+    Raises:
+      ValueError: a wrong length, or a total weight that is not positive.
+    """
+    lane = total_weight is None
+    if sum_vector.shape != (update_length(like, lane=lane),):
+        raise ValueError(f"a sum of shape {sum_vector.shape} does not fit the model")
+    total = float(sum_vector[-1]) if total_weight is None else float(total_weight)
+    if not total > 0:
+        raise ValueError("the total weight is not positive")
+    values = sum_vector[:-1] if lane else sum_vector
+    return unflatten(values.astype(np.float64) / (scale * total), like), total
+
+
+def counted_weight(weight: float) -> float:
+    """What a declared weight counts in the denominator."""
+    return min(weight, float(MAX_WEIGHT))
+
+
+def weighted_mean_plain(deltas: Sequence[Weights], weights: Sequence[float]) -> Weights:
+    """The weighted mean in float64, without ring or rounding: what the secure sum is compared with."""
+    total = float(sum(weights))
+    pairs = zip(deltas, weights, strict=True)
+    mean = sum((flatten(delta).astype(np.float64) * weight for delta, weight in pairs), start=np.float64(0))
+    return unflatten(np.asarray(mean) / total, deltas[0])
