@@ -1,0 +1,17 @@
+"""Keys, signatures and the roster: who said what, and who may say it."""
+
+from fedhealth.identity.keys import PartyKeys
+from fedhealth.identity.roster import PublicIdentity, Role, Roster, SignedRoster
+from fedhealth.identity.signatures import Signatures
+from fedhealth.identity.site_secrets import SiteSecrets, seed_material
+
+__all__ = [
+    "PartyKeys",
+    "PublicIdentity",
+    "Role",
+    "Roster",
+    "SignedRoster",
+    "Signatures",
+    "SiteSecrets",
+    "seed_material",
+]

@@ -1,0 +1,104 @@
+"""Files that hold private bytes: 0600 in a 0700 folder, written once, whole or not at all."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fedhealth.errors import ConfigError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_MAX_BYTES = 1 << 20
+
+
+def private_folder(folder: Path) -> None:
+    """Make ``folder`` one that only this user can enter.
+
+    Guarantees: afterwards its mode is 0700. A missing or empty folder is made so; one
+    with content that others may read is refused, as it may hold something else.
+
+    Raises:
+      ConfigError: not a folder, not ours, or readable by others and not empty.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+        if stat.S_IMODE(info.st_mode) & 0o077:
+            if info.st_uid != os.getuid() or any(folder.iterdir()):
+                raise ConfigError(f"others can read the key folder {folder}", f"chmod 700 {folder}")
+            folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the key folder {folder} ({error.strerror})", "choose a folder of your own"
+        ) from None
+
+
+def read_private(path: Path, model: type[_Model]) -> _Model | None:
+    """Read a private file strictly; None when there is none.
+
+    Raises:
+      ConfigError: a link, readable by others, or not exactly the expected fields.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path} ({error.strerror})", "make it a plain file of your own"
+        ) from None
+    with os.fdopen(handle, "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode) or stat.S_IMODE(info.st_mode) & 0o077:
+            raise ConfigError(f"others can read {path}", f"chmod 600 {path}, and consider new keys")
+        data = file.read(_MAX_BYTES + 1)
+    try:
+        return model.model_validate_json(data)
+    except ValidationError:
+        raise damaged(path) from None
+
+
+def damaged(path: Path) -> ConfigError:
+    """Return the error for a private file whose content cannot be right."""
+    return ConfigError(
+        f"{path} is damaged or not complete", "restore it from a backup, or move it away and enrol again"
+    )
+
+
+def create_private(path: Path, content: BaseModel) -> bool:
+    """Write a private file that does not exist yet; False when somebody was faster.
+
+    Guarantees: after True the whole file is on the disk; an existing file is never
+    touched, and a crash leaves either the whole file or none.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.model_dump_json().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror})", "check space and permissions") from None
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
