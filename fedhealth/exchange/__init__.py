@@ -1,0 +1,19 @@
+"""The bulletin board through which everything travels: stores, envelopes, posting and reading."""
+
+from fedhealth.exchange.board import Board
+from fedhealth.exchange.envelope import LIMITS, Header, Limits, Opened, seal, unseal
+from fedhealth.exchange.folder import FolderExchange
+from fedhealth.exchange.store import Exchange, open_exchange
+
+__all__ = [
+    "LIMITS",
+    "Board",
+    "Exchange",
+    "FolderExchange",
+    "Header",
+    "Limits",
+    "Opened",
+    "open_exchange",
+    "seal",
+    "unseal",
+]

@@ -1,0 +1,193 @@
+"""The board: posting and reading signed objects on an exchange, as one party."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from pydantic import ValidationError
+
+from fedhealth.errors import ProtocolError, TransportError
+from fedhealth.exchange.envelope import LIMITS, Header, Limits, Opened, seal, timestamp, unseal
+from fedhealth.exchange.store import Exchange
+from fedhealth.identity.keys import PartyKeys
+from fedhealth.identity.roster import Role, Roster
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The exchange as one party sees it.
+
+    Guarantees: what ``read`` returns was signed by the named sender for exactly this
+    key, kind, run, round, purpose, step and attempt; a site posts only under its own name.
+
+    Attributes:
+      exchange: the store.
+      keys: whose objects ``post`` makes.
+      roster: the pinned roster that signatures are checked against.
+      clock: seconds since 1970 (UTC), such as ``time.time``.
+      limits: what ``read`` accepts.
+    """
+
+    exchange: Exchange
+    keys: PartyKeys
+    roster: Roster
+    clock: Callable[[], float] = field(kw_only=True)
+    limits: Limits = field(default=LIMITS, kw_only=True)
+
+    def post(
+        self,
+        key: str,
+        *,
+        kind: str,
+        payload: bytes,
+        study: str = "",
+        run: str = "",
+        round: int = 0,
+        purpose: str = "",
+        step: int = 0,
+        attempt: int = 0,
+        plan: str = "",
+    ) -> str:
+        """Sign ``payload`` and put it under ``key``.
+
+        Guarantees: idempotent. When this party has already posted that key for the same
+        kind, run, round and so on, nothing is written and the existing digest returned,
+        whatever ``payload`` is: what was said once stays said.
+
+        Returns:
+          Hex SHA-256 of the envelope.
+
+        Raises:
+          ProtocolError: the key is another party's, or taken by something else.
+          TransportError: the store failed.
+          ValueError: a header field is not valid.
+        """
+        check_may_post(key, self.keys.public.name, self.keys.role)
+        try:
+            header = Header(
+                key=key,
+                kind=kind,
+                study=study,
+                run=run,
+                round=round,
+                purpose=purpose,
+                step=step,
+                attempt=attempt,
+                plan=plan,
+                sender=self.keys.name,
+                payload_digest=sha256(payload).hexdigest(),
+                payload_bytes=len(payload),
+                time=timestamp(self.clock()),
+            )
+        except ValidationError as error:
+            raise ValueError(f"not a valid header: {error.errors()[0]['loc']}") from None
+        if self.exchange.exists(key):
+            return self._already_posted(header)
+        data = seal(payload, header, keys=self.keys)
+        self.exchange.put(key, data)
+        return sha256(data).hexdigest()
+
+    def read(
+        self,
+        key: str,
+        *,
+        kind: str,
+        sender: str,
+        role: Role,
+        digest: str | None = None,
+        study: str | None = None,
+        run: str = "",
+        round: int = 0,
+        purpose: str = "",
+        step: int = 0,
+        attempt: int = 0,
+        plan: str | None = None,
+    ) -> Opened:
+        """Return the object under ``key``, verified; its payload is not parsed.
+
+        Guarantees: (1) envelope whole and both signatures (see ``unseal``), (2) digest
+        when given, (3) the sender and its role, (4) a site's own name in the key, (5)
+        key, kind, run, round, purpose, step and attempt equal the header's, study and
+        plan when given.
+
+        Raises:
+          MissingObjectError: nothing is there yet.
+          ProtocolError: any check fails.
+          TransportError: the store failed.
+        """
+        opened = unseal(self._get(key), roster=self.roster, limits=self.limits)
+        if digest is not None and opened.digest != digest:
+            raise _mismatch(key, "digest")
+        if self.roster.party(sender).role != role:
+            raise _mismatch(key, "role")
+        check_may_post(key, sender, role)
+        expected = {"key": key, "kind": kind, "sender": sender, "run": run, "round": round}
+        expected |= {"purpose": purpose, "step": step, "attempt": attempt}
+        expected |= {name: value for name, value in (("study", study), ("plan", plan)) if value is not None}
+        _compare(opened.header, expected, key)
+        return opened
+
+    def exists(self, key: str) -> bool:
+        """Tell whether something, not yet verified, is under ``key``."""
+        return self.exchange.exists(key)
+
+    def list(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the keys that start with ``prefix``, sorted."""
+        return self.exchange.list(prefix)
+
+    def wait(
+        self,
+        key: str,
+        *,
+        timeout_s: float,
+        poll_s: float = 0.01,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Return as soon as something is under ``key``.
+
+        Raises:
+          TransportError: nothing came within ``timeout_s`` seconds.
+        """
+        deadline = monotonic() + timeout_s
+        while not self.exchange.exists(key):
+            if monotonic() >= deadline:
+                raise TransportError(
+                    f"{key} did not appear within {timeout_s:g} s", "see why its sender is late"
+                )
+            sleep(poll_s)
+
+    def _get(self, key: str) -> bytes:
+        return self.exchange.get(key, max_bytes=self.limits.max_bytes)
+
+    def _already_posted(self, wanted: Header) -> str:
+        """Return the digest of this party's earlier post; raise when it is anything else."""
+        opened = unseal(self._get(wanted.key), roster=self.roster, limits=self.limits)
+        ignored = {"payload_digest", "payload_bytes", "time"}
+        _compare(opened.header, wanted.model_dump(exclude=ignored), wanted.key)
+        return opened.digest
+
+
+def check_may_post(key: str, name: str, role: Role) -> None:
+    """Return when a party of that role may post under ``key``: a site only under its own name.
+
+    Raises:
+      ProtocolError: it may not.
+    """
+    if role == "site" and name not in key.split("/"):
+        raise ProtocolError(
+            f"the site {name} may not post {key}", "post under a key with the site's own name"
+        )
+
+
+def _compare(header: Header, expected: dict[str, object], key: str) -> None:
+    for name, value in expected.items():
+        if getattr(header, name) != value:
+            raise _mismatch(key, name)
+
+
+def _mismatch(key: str, what: str) -> ProtocolError:
+    return ProtocolError(
+        f"{key} has another {what} than expected", "treat it as misplaced, replayed or forged"
+    )
