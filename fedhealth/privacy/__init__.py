@@ -1,0 +1,1 @@
+"""Noise from a cryptographic source, and the accounting of what it costs."""

@@ -1,0 +1,152 @@
+"""One round of training at one site: from the global weights to an update."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedhealth.errors import ConfigError, DataError
+from fedhealth.features.rows import Rows
+from fedhealth.models.networks import Perceptron, build_network, load_weights, read_weights
+from fedhealth.models.preprocess import prepare
+from fedhealth.models.statistics import Statistics
+from fedhealth.models.weights import Weights, subtract
+from fedhealth.privacy.noise import NoiseSource
+from fedhealth.study.columns import feature_columns
+from fedhealth.study.spec import Study
+from fedhealth.training.plain import plain_steps
+from fedhealth.training.plan import LocalPlan
+from fedhealth.training.private import private_steps
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUpdate:
+    """What a site's round gave.
+
+    Attributes:
+      delta: change of the weights. Under DP it is the only part that may leave the site.
+      n_examples: training rows, exact.
+      steps: gradient steps taken.
+      mean_loss: over the rows used, exact; comes from patients.
+    """
+
+    delta: Weights
+    n_examples: int
+    steps: int
+    mean_loss: float
+
+
+def train_local(
+    weights: Weights,
+    statistics: Statistics,
+    rows: Rows,
+    study: Study,
+    *,
+    plan: LocalPlan,
+    noise_key: bytes | None,
+    seed: int,
+) -> LocalUpdate:
+    """Train from the global weights on one site's training fold.
+
+    Guarantees: with ``plan.noise_multiplier`` set, ``delta`` is the output of ``plan.steps`` steps of patient-level
+    DP-SGD, and every draw (patients, rows, noise, dropout) comes from ``noise_key``: the same key gives the
+    same bytes. Without it, everything comes from ``seed``. One thread, so sums have one order.
+
+    Args:
+      weights: the global model.
+      statistics: the consortium's.
+      rows: the training fold only.
+      study: the study.
+      plan: of this site, from `plan_local`.
+      noise_key: 32 secret bytes of this round (`fedhealth.privacy.noise.derive_key`); None without DP.
+      seed: from `local_seed`; unused under DP.
+
+    Raises:
+      DataError: the fold is empty, or training diverged.
+      ConfigError: the study's optimiser is not built.
+      ValueError: a noisy plan without key, or the reverse.
+    """
+    if (plan.noise_multiplier is None) != (noise_key is None):
+        raise ValueError("a noise multiplier and a noise key belong together")
+    if len(rows.labels) == 0:
+        raise DataError("the training fold has no rows", "check the cohort of the study at this site")
+    source = None if noise_key is None else NoiseSource(noise_key)
+    dropout_seed = seed if source is None else source.fork("dropout").seed()
+    inputs = prepare(rows.features, statistics, feature_columns(study))
+    network = build_network(study, inputs=inputs.shape[1], seed=dropout_seed)
+    load_weights(network, weights)
+    network.train()
+    with _one_thread():
+        steps, loss = _run(network, inputs, rows, study, plan=plan, source=source, seed=seed)
+    delta = subtract(read_weights(network), weights)
+    if not all(np.isfinite(array).all() for array in delta.values()):
+        raise DataError("training diverged at this site", "lower training.optimizer.lr")
+    return LocalUpdate(delta=delta, n_examples=len(rows.labels), steps=steps, mean_loss=loss)
+
+
+def plain_step_count(study: Study, *, rows: int) -> int:
+    """Steps of one round without DP: ``local.steps``, or ``local.epochs`` passes over the rows."""
+    passes = study.training.local.epochs or 1
+    return study.training.local.steps or passes * math.ceil(rows / study.training.batch_size)
+
+
+def _run(
+    network: Perceptron,
+    inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    rows: Rows,
+    study: Study,
+    *,
+    plan: LocalPlan,
+    source: NoiseSource | None,
+    seed: int,
+) -> tuple[int, float]:
+    """Train in place; give the steps taken and the mean loss."""
+    optimizer = _optimizer(network, study)
+    labels = rows.labels.astype(np.float32)
+    if source is None:
+        steps = plain_step_count(study, rows=len(labels))
+        loss = plain_steps(
+            network,
+            inputs,
+            labels,
+            steps=steps,
+            batch_size=study.training.batch_size,
+            optimizer=optimizer,
+            seed=seed,
+        )
+        return steps, loss
+    clip = study.privacy.l2_clip_norm
+    loss = private_steps(
+        network,
+        inputs,
+        labels,
+        rows.person,
+        plan=plan,
+        optimizer=optimizer,
+        l2_clip_norm=clip,
+        source=source,
+    )
+    return plan.steps, loss
+
+
+def _optimizer(network: Perceptron, study: Study) -> torch.optim.Optimizer:
+    settings = study.training.optimizer
+    if settings.kind != "sgd":
+        raise ConfigError(f"the optimiser {settings.kind} is not built", "set training.optimizer.kind to sgd")
+    return torch.optim.SGD(
+        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread inside: sums in one order, and no site takes another's core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

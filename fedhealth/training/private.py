@@ -1,0 +1,99 @@
+"""DP-SGD on Opacus, with every random draw from the site's keyed cryptographic stream."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from fedhealth.models.networks import Perceptron
+from fedhealth.privacy.noise import NoiseSource
+from fedhealth.training.plan import LocalPlan
+from fedhealth.training.sampling import PatientSampler
+
+
+class KeyedDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
+    """Opacus' optimiser with its noise from a `NoiseSource` instead of torch's generator.
+
+    Guarantees: per-sample gradients are clipped to ``max_grad_norm`` over all parameters together; the sum gets
+    N(0, (noise_multiplier * max_grad_norm)^2) per coordinate, also when the batch is empty; it is divided by
+    ``expected_batch_size``. Noise is added in double precision, then rounded to float32.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, source: NoiseSource, **settings: Any) -> None:
+        super().__init__(optimizer, **settings)
+        self.source = source
+
+    def add_noise(self) -> None:
+        """Write clipped sum + noise into ``p.grad`` of every parameter."""
+        std = self.noise_multiplier * self.max_grad_norm
+        noise = torch.from_numpy(self.source.normals(sum(p.numel() for p in self.params)) * std)
+        start = 0
+        for parameter in self.params:
+            end = start + parameter.numel()
+            noisy = parameter.summed_grad.double() + noise[start:end].view_as(parameter)
+            parameter.grad = noisy.to(parameter.dtype)
+            start = end
+
+
+def private_steps(
+    network: Perceptron,
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    person: NDArray[np.int64],
+    *,
+    plan: LocalPlan,
+    optimizer: torch.optim.Optimizer,
+    l2_clip_norm: float,
+    source: NoiseSource,
+) -> float:
+    """Run ``plan.steps`` steps of DP-SGD in place.
+
+    Guarantees: each step is the Gaussian mechanism with ``plan.noise_multiplier`` on a Poisson sample of patients
+    with ``plan.sampling_probability``, one row each; the result is a function of the data and the source's
+    key, so a restart gives the same bytes.
+
+    Args:
+      network: trained in place.
+      inputs: prepared features, (rows, columns).
+      labels: (rows,).
+      person: (rows,), the patient of each row.
+      plan: with a noise multiplier.
+      optimizer: torch's, over the network's parameters.
+      l2_clip_norm: bound C on one patient's gradient.
+      source: of this round alone.
+
+    Returns:
+      The mean loss over the drawn rows. It comes from patients and is not noised: it stays at the site.
+
+    Source: Abadi et al. 2016, Algorithm 1.
+    """
+    module = GradSampleModule(network, loss_reduction="sum")
+    private = KeyedDPOptimizer(
+        optimizer,
+        source=source.fork("gaussian"),
+        noise_multiplier=plan.noise_multiplier,
+        max_grad_norm=l2_clip_norm,
+        expected_batch_size=plan.expected_batch_size,
+    )
+    sampler, draws = PatientSampler.of(person), source.fork("poisson")
+    features, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
+    total, rows = 0.0, 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        for _ in range(plan.steps):
+            drawn = torch.from_numpy(
+                sampler.draw(draws, sampling_probability=plan.sampling_probability)
+            )
+            private.zero_grad(set_to_none=True)
+            logits = module(features[drawn])
+            loss = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="sum")
+            loss.backward()
+            private.step()
+            total, rows = total + float(loss.detach()), rows + len(drawn)
+    module.remove_hooks()
+    return total / max(rows, 1)
