@@ -33,9 +33,7 @@ def dp_sgd_event(
 
 
 @lru_cache(maxsize=256)
-def noise_multiplier_for(
-    *, epsilon: float, delta: float, sampling_probability: float, steps: int
-) -> float:
+def noise_multiplier_for(*, epsilon: float, delta: float, sampling_probability: float, steps: int) -> float:
     """The least noise with which ``steps`` DP-SGD steps spend at most ``epsilon`` at ``delta``.
 
     Guarantees: `epsilon_spent` of the result is at most ``epsilon`` (RDP), and above 0.99 ``epsilon``.

@@ -86,9 +86,7 @@ def private_steps(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         for _ in range(plan.steps):
-            drawn = torch.from_numpy(
-                sampler.draw(draws, sampling_probability=plan.sampling_probability)
-            )
+            drawn = torch.from_numpy(sampler.draw(draws, sampling_probability=plan.sampling_probability))
             private.zero_grad(set_to_none=True)
             logits = module(features[drawn])
             loss = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="sum")
