@@ -75,8 +75,8 @@ def decode_statistics(
     """Decode the sum of all sites' vectors into pooled statistics.
 
     Guarantees: mean and sd equal those of the pooled clipped values to sites * 2^-21 of the public range, the
-    median to one bin (a flag's is 0 or 1); sd is at least `SD_FLOOR` of the range, and 1 for a constant column; a column that
-    nobody has gets mean 0, sd 1, median at mid-range (0 for a flag).
+    median to one bin (a flag's is 0 or 1); sd is at least `SD_FLOOR` of the range, and 1 for a constant
+    column; a column that nobody has gets mean 0, sd 1, median at mid-range (0 for a flag).
 
     Raises:
       ValueError: the vector has another length.

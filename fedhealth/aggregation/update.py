@@ -19,7 +19,7 @@ DELTA_CLIP = 1.0
 """Public bound on every single parameter's change in one round."""
 
 MAX_WEIGHT = 8192
-"""Largest weight of one site: a larger site counts as this many examples, so that the ring cannot overflow."""
+"""Largest weight of one site: a larger one counts as this many examples, so that no ring overflows."""
 
 
 def update_scale(
@@ -48,8 +48,8 @@ def encode_update(
 ) -> NDArray[np.int64]:
     """Clip, weigh and round an update to integers.
 
-    Guarantees: every entry is within ``clip * min(weight, MAX_WEIGHT) * scale + 0.5``; the rounding error of an
-    entry is at most 0.5 / (scale * weight) of the update.
+    Guarantees: every entry is within ``clip * min(weight, MAX_WEIGHT) * scale + 0.5``; the rounding error
+    of an entry is at most 0.5 / (scale * weight) of the update.
 
     Args:
       delta: change of the weights.

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedhealth.errors import DataError
-from fedhealth.evaluation import Metrics, encode_scores, pooled_metrics
+from fedhealth.evaluation import Metrics, encode_scores, pooled_metrics, scores_length
 from fedhealth.features.rows import Rows
 from fedhealth.models.networks import initial_weights, predict
 from fedhealth.models.preprocess import prepare
@@ -71,9 +71,9 @@ def train_references(
 ) -> References:
     """Train and score the references.
 
-    ``local_mean`` is the mean over sites of the AUROC that a model trained at that site alone reaches on the test
-    rows of **all** sites; its interval is the mean of their intervals (which overlap in data, so it is
-    conservative). ``federated_naive`` averages sites equally, ``federated`` by training rows.
+    ``local_mean`` is the mean over sites of the AUROC that a model trained at that site alone reaches on
+    the test rows of **all** sites; its interval is the mean of their intervals (which overlap in data, so
+    it is conservative). ``federated_naive`` averages sites equally, ``federated`` by training rows.
 
     Guarantees: a function of its arguments; one thread.
 
@@ -157,13 +157,11 @@ def _together(
 
 def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: Statistics) -> Metrics:
     """Pooled metrics on all sites' test rows, by the same counts as the study's own model."""
-    total = sum(
-        encode_scores(
-            predict(weights, statistics, study, rows.features[rows.is_test]), rows.labels[rows.is_test]
-        )
-        for rows in sites
-    )
-    return pooled_metrics(np.asarray(total), min_cell=study.evaluation.min_cell)
+    total = np.zeros(scores_length(), dtype=np.int64)
+    for rows in sites:
+        scores = predict(weights, statistics, study, rows.features[rows.is_test])
+        total += encode_scores(scores, rows.labels[rows.is_test])
+    return pooled_metrics(total, min_cell=study.evaluation.min_cell)
 
 
 def _row(study: Study, model: str, metrics: Sequence[Metrics]) -> ComparisonRow:

@@ -23,8 +23,8 @@ class Area:
 def auroc_with_interval(negatives: Counts, positives: Counts) -> Area:
     """Area under the ROC curve of binned scores, ties counting half, with DeLong's 95% interval.
 
-    The interval is DeLong's over the binned scores; where his variance is 0 (perfect separation) that of Hanley and
-    McNeil with the area drawn in by half a pair, so that it is never empty.
+    The interval is DeLong's over the binned scores; where his variance is 0 (perfect separation) that of
+    Hanley and McNeil with the area drawn in by half a pair, so that it is never empty.
 
     Args:
       negatives: counts per bin, in rising order of score, at least one in total.

@@ -2,7 +2,7 @@
 
 Bins are equal in log-odds, so that rare outcomes keep their resolution. Layout, with B bins:
 
-    [negatives per bin (B) | positives per bin (B) | sum of (score - label) per tenth (10) | sum of squares (1)]
+    [negatives per bin (B) | positives per bin (B) | sum of (score - label) per tenth (10) | of squares (1)]
 
 The last 11 are fixed-point (2^20) and make Brier score and calibration error exact, not binned. Opened
 vectors are evaluated and dropped; bins are never stored.
@@ -26,7 +26,8 @@ class Metrics:
     """Pooled metrics; None where there were too few people to show any.
 
     Attributes:
-      auroc: area under the ROC curve over bins, ties counting half; ``low``, ``high`` its 95% DeLong interval.
+      auroc: area under the ROC curve over bins, ties counting half.
+      low, high: its 95% DeLong interval.
       auroc_resolution: the exact area lies within this of ``auroc`` (what binning can hide).
       auprc: average precision over bins.
       brier: mean squared error of the scores, exact to 2^-20.
@@ -89,8 +90,8 @@ def encode_scores(
 def pooled_metrics(sum_vector: NDArray[np.int64], *, bins: int = 512, min_cell: int = 11) -> Metrics:
     """Metrics of all sites' rows together, from the sum of their vectors.
 
-    Guarantees: with fewer than ``min_cell`` positives or negatives every metric and ``n_positive`` is None, so
-    that no small cell can be read or subtracted; ``n`` is kept when it is at least ``min_cell``.
+    Guarantees: with fewer than ``min_cell`` positives or negatives every metric and ``n_positive`` is
+    None, so that no small cell can be read or subtracted; ``n`` is kept when it is at least ``min_cell``.
 
     Raises:
       ValueError: the vector has another length or a negative count.

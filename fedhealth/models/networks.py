@@ -1,10 +1,11 @@
 """The study's network, its initial weights, and scoring with given weights.
 
-A multilayer perceptron without batch normalisation (it would mix patients, which patient-level privacy forbids),
-one logit out. Parameters are named ``layers.{i}.weight`` and ``layers.{i}.bias``.
+A multilayer perceptron without batch normalisation (it would mix patients, which patient-level privacy
+forbids), one logit out. Parameters are named ``layers.{i}.weight`` and ``layers.{i}.bias``.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Perceptron(nn.Module):
 
     def __init__(self, sizes: Sequence[int], dropout: Sequence[float], generator: torch.Generator) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.drops = nn.ModuleList(SeededDropout(probability, generator) for probability in dropout)
 
     def forward(self, values: Tensor) -> Tensor:

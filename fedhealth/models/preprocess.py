@@ -1,4 +1,4 @@
-"""From raw feature columns to what the network sees: impute, clip, standardise. One path, for training and scoring.
+"""From raw feature columns to what the network sees, on one path for training and scoring.
 
 numpy only. The numbers used are public (clip bounds) or the consortium's (`Statistics`); they are kept beside
 the trained weights, never among them.
@@ -18,8 +18,8 @@ def prepare(
 ) -> NDArray[np.float32]:
     """Impute by consortium median, clip to the public bounds, standardise by consortium mean and sd.
 
-    Guarantees: every output is finite, whatever the input (infinities are clipped); numbers and flags take the
-    same path; a row's output depends on that row alone.
+    Guarantees: every output is finite, whatever the input (infinities are clipped); numbers and flags take
+    the same path; a row's output depends on that row alone.
 
     Args:
       features: (rows, columns) in raw units, NaN where missing.

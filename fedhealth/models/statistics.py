@@ -39,7 +39,7 @@ class Statistics:
         """Parse `to_bytes`.
 
         Raises:
-          ProtocolError: malformed, a wrong type or shape, a value that is not finite, or an sd that is not > 0.
+          ProtocolError: malformed, a wrong type or shape, not finite, or an sd that is not positive.
         """
         try:
             loaded = _load(data)

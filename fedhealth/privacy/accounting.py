@@ -1,8 +1,8 @@
 """From epsilon to noise and back, for DP-SGD: the Poisson-subsampled Gaussian mechanism, composed.
 
-The mechanism is described as an event (`dp_sgd_event`) and dp-accounting accounts for it. Calibration uses RDP,
-which is valid also when later parameters depend on earlier outputs; the report may use the tighter PLD, as every
-parameter was fixed by a signed plan. Both take seconds, so results are cached per process.
+The mechanism is described as an event (`dp_sgd_event`) and dp-accounting accounts for it. Calibration uses
+RDP, which is valid also when later parameters depend on earlier outputs; the report may use the tighter
+PLD, as every parameter was fixed by a signed plan. Both take a while, so results are cached per process.
 
 Unit: the patient; neighbouring: one patient added or removed.
 """

@@ -6,8 +6,8 @@ import math
 def bucket(count: int) -> int:
     """The largest of 1, 2, 4, 5, 8, 11, 16, 22, 32, 45, ... = floor(2^(k/2)) that is at most ``count``.
 
-    Rounded **down**: the sampling probability batch / bucket is then never below batch / patients, so neither the
-    noise calibrated from it nor the epsilon reported understates. Idempotent.
+    Rounded **down**: the sampling probability batch / bucket is then never below batch / patients, so
+    neither the noise calibrated from it nor the epsilon reported understates. Idempotent.
 
     Args:
       count: patients, >= 1.

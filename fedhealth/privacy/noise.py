@@ -1,11 +1,12 @@
 """Random draws for differential privacy, from a cryptographic stream.
 
-AES-256-CTR under a 32-byte key that never leaves the site. The same key gives the same draws in the same order,
-so a site that was killed answers again with the same bytes: two different noisy answers for one charge would be
-a leak.
+AES-256-CTR under a 32-byte key that never leaves the site. The same key gives the same draws in the same
+order, so a site that was killed answers again with the same bytes: two different noisy answers for one
+charge would be a leak.
 
 Normals are Box-Muller in double precision. Their values lie on a grid of doubles, so the guarantee is that of
-the ideal Gaussian up to floating point (Mironov 2012); docs/explanation/privacy-accounting.md says what follows.
+the ideal Gaussian up to floating point (Mironov 2012); docs/explanation/privacy-accounting.md says what
+follows.
 """
 
 import math
@@ -45,8 +46,8 @@ def derive_key(site_noise_key: bytes, plan_digest: str, step: int) -> bytes:
 class NoiseSource:
     """Uniforms, normals, Bernoulli draws and choices from one AES-256-CTR stream.
 
-    Guarantees: a function of the key and the order of calls; sources of different keys or labels are independent to
-    anyone without the key.
+    Guarantees: a function of the key and the order of calls; sources of different keys or labels are
+    independent to anyone without the key.
 
     Args:
       key: 32 secret bytes, used for this source alone.

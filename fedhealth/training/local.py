@@ -51,9 +51,10 @@ def train_local(
 ) -> LocalUpdate:
     """Train from the global weights on one site's training fold.
 
-    Guarantees: with ``plan.noise_multiplier`` set, ``delta`` is the output of ``plan.steps`` steps of patient-level
-    DP-SGD, and every draw (patients, rows, noise, dropout) comes from ``noise_key``: the same key gives the
-    same bytes. Without it, everything comes from ``seed``. One thread, so sums have one order.
+    Guarantees: with ``plan.noise_multiplier`` set, ``delta`` is the output of ``plan.steps`` steps of
+    patient-level DP-SGD, and every draw (patients, rows, noise, dropout) comes from ``noise_key``: the
+    same key gives the same bytes. Without it, everything comes from ``seed``. One thread, so sums have one
+    order.
 
     Args:
       weights: the global model.

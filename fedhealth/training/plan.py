@@ -31,8 +31,8 @@ def plan_local(study: Study, *, declared_patients: int) -> LocalPlan:
     """Plan every round of a site's training from public numbers only.
 
     Guarantees: with privacy mode ``local`` all ``training.rounds`` rounds together spend at most
-    ``privacy.epsilon * privacy.shares.training`` at ``privacy.delta`` (RDP, one patient added or removed), the
-    same in every round.
+    ``privacy.epsilon * privacy.shares.training`` at ``privacy.delta`` (RDP, one patient added or removed),
+    the same in every round.
 
     Args:
       study: the study.

@@ -19,9 +19,9 @@ from fedhealth.training.sampling import PatientSampler
 class KeyedDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
     """Opacus' optimiser with its noise from a `NoiseSource` instead of torch's generator.
 
-    Guarantees: per-sample gradients are clipped to ``max_grad_norm`` over all parameters together; the sum gets
-    N(0, (noise_multiplier * max_grad_norm)^2) per coordinate, also when the batch is empty; it is divided by
-    ``expected_batch_size``. Noise is added in double precision, then rounded to float32.
+    Guarantees: per-sample gradients are clipped to ``max_grad_norm`` over all parameters together; the sum
+    gets N(0, (noise_multiplier * max_grad_norm)^2) per coordinate, also when the batch is empty; it is
+    divided by ``expected_batch_size``. Noise is added in double precision, then rounded to float32.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, source: NoiseSource, **settings: Any) -> None:
@@ -53,9 +53,9 @@ def private_steps(
 ) -> float:
     """Run ``plan.steps`` steps of DP-SGD in place.
 
-    Guarantees: each step is the Gaussian mechanism with ``plan.noise_multiplier`` on a Poisson sample of patients
-    with ``plan.sampling_probability``, one row each; the result is a function of the data and the source's
-    key, so a restart gives the same bytes.
+    Guarantees: each step is the Gaussian mechanism with ``plan.noise_multiplier`` on a Poisson sample of
+    patients with ``plan.sampling_probability``, one row each; the result is a function of the data and the
+    source's key, so a restart gives the same bytes.
 
     Args:
       network: trained in place.

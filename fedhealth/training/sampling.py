@@ -33,8 +33,8 @@ class PatientSampler:
     def draw(self, source: NoiseSource, *, sampling_probability: float) -> NDArray[np.int64]:
         """Draw each patient independently, and of each drawn patient one row uniformly.
 
-        Guarantees: adding or removing a patient changes at most one row of the sample, whatever number of rows the
-        patient has; the sample may be empty.
+        Guarantees: adding or removing a patient changes at most one row of the sample, whatever number of
+        rows the patient has; the sample may be empty.
 
         Returns:
           Row numbers, (drawn patients,).

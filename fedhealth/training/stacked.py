@@ -1,8 +1,9 @@
-"""Many small networks trained at once, as one batched matrix product: for references over all sites on one machine.
+"""Many small networks trained at once, as one batched matrix product: for references on one machine.
 
-The same mathematics as plain SGD on `fedhealth.models.networks` (a test compares them), written out by hand: the
-networks of all sites lie behind one another in one tensor per layer, sorted so that those with the most steps come
-first, and a site that has no step left in a pass is cut off the end. Never used under differential privacy.
+The same mathematics as plain SGD on `fedhealth.models.networks` (a test compares them), written out by
+hand: the networks of all sites lie behind one another in one tensor per layer, sorted so that those with
+the most steps come first, and a site that has no step left in a pass is cut off the end. Never used under
+differential privacy.
 """
 
 import math
@@ -105,7 +106,7 @@ class StackedTrainer:
             self._step(torch.from_numpy(index), torch.from_numpy(share))
 
     def _step(self, index: Tensor, share: Tensor) -> None:
-        """One SGD step of the first ``len(index)`` networks, on row numbers ``index`` weighted by ``share``."""
+        """One SGD step of the first ``len(index)`` networks, on the rows ``index`` weighted by ``share``."""
         active = len(index)
         activations, logits = self._forward(self._inputs[index], active)
         errors = (torch.sigmoid(logits) - self._labels[index].unsqueeze(-1)) * share
@@ -120,7 +121,7 @@ class StackedTrainer:
             self._update(layer + len(self._layers), self._biases[layer][:active], bias_gradient)
 
     def _forward(self, values: Tensor, active: int) -> tuple[list[Tensor], Tensor]:
-        """The input of every layer and the logits. A dropped unit is 0, which is also how ReLU's zeros look."""
+        """The input of every layer, and the logits. A dropped unit is 0, as a silent one is."""
         activations = [values]
         last = len(self._layers) - 1
         for layer in range(last):
