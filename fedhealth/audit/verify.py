@@ -1,0 +1,284 @@
+"""Check a whole history offline: every log entry, exchange object and released file.
+
+Needs the exchange (or a copy), the pinned roster's digest and, for models, what the
+caller read from the registry. It trusts no server and no clock.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, open_checkpoint
+from fedhealth.audit.log import (
+    CHECKPOINTS,
+    DIGEST_TAG,
+    ENTRIES,
+    INDEX_TAG,
+    Entry,
+    check_checkpoint,
+    checkpoint_key,
+    entry_key,
+)
+from fedhealth.audit.merkle import MerkleTree
+from fedhealth.audit.statements import (
+    MAX_ENTRY_BYTES,
+    MODEL_PREFIX,
+    ROSTER_SUBJECT,
+    StatementKind,
+    entry_digest,
+    open_statement,
+)
+from fedhealth.errors import MissingObjectError, ProtocolError
+from fedhealth.exchange.board import check_may_post
+from fedhealth.exchange.envelope import LIMITS, Limits, unseal
+from fedhealth.exchange.store import Exchange
+from fedhealth.identity.roster import Roster, SignedRoster
+
+_OBJECT_FOLDERS = ("studies/", "runs/", "epochs/")
+_NOTES = frozenset({"uncovered", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that an audit saw.
+
+    Attributes:
+      kind: roster, entry, checkpoint, object, subject, release: failures; uncovered (a
+        validly signed object that no entry names, such as a late upload) and unknown
+        (something outside the known folders): notes.
+      key: the exchange key, or ``model/path``.
+      problem: what is wrong.
+    """
+
+    kind: str
+    key: str
+    problem: str
+
+    @property
+    def is_note(self) -> bool:
+        """Whether this alone leaves the history proven."""
+        return self.kind in _NOTES
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What an audit found.
+
+    Attributes:
+      ok: no finding but notes.
+      findings: everything seen, in order of key within each step.
+      log_size: entries that were readable and in place.
+      root: hex RFC 9162 root over them.
+      objects_checked: exchange objects whose signatures were checked, the log's included.
+    """
+
+    ok: bool
+    findings: tuple[Finding, ...]
+    log_size: int
+    root: str
+    objects_checked: int
+
+
+@dataclass(slots=True)
+class _Audit:
+    exchange: Exchange
+    roster: Roster
+    limits: Limits
+    findings: list[Finding] = field(default_factory=list)
+    tree: MerkleTree = field(default_factory=MerkleTree)
+    entries: list[Entry] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    checked: int = 0
+
+    def found(self, kind: str, key: str, problem: str) -> None:
+        self.findings.append(Finding(kind, key, problem))
+
+    def check(self, kind: str, key: str, action: Callable[[], None]) -> None:
+        """Run one check; a misbehaving peer or a vanished object becomes a finding."""
+        self.checked += 1
+        try:
+            action()
+        except (ProtocolError, MissingObjectError) as error:
+            self.found(kind, key, error.problem)
+
+
+def verify_exchange(
+    exchange: Exchange,
+    signed_roster: SignedRoster,
+    *,
+    expected_roster_digest: str | None = None,
+    model_files: Mapping[str, Mapping[str, str]] | None = None,
+    model_tags: Mapping[str, Mapping[str, str]] | None = None,
+    expected_checkpoint: Checkpoint | None = None,
+    limits: Limits = LIMITS,
+) -> AuditResult:
+    """Check the history on ``exchange`` and return everything that is wrong with it.
+
+    Guarantees: when ``ok``, (1) the roster is the pinned one, (2) every log entry is in
+    its place with the coordinator's two signatures, (3) every checkpoint fits the entries
+    and the last one covers them all, and the log extends ``expected_checkpoint``, (4)
+    every object is where its sender posted it, with both signatures, (5) every object
+    that an entry names is there with that digest, (6) every released model has exactly
+    the recorded files and tags, and every model given was released.
+
+    Not guaranteed: without ``expected_checkpoint`` (kept outside the exchange, as in
+    report.json) the last entries and checkpoints can be cut off together unseen.
+
+    Args:
+      exchange: the exchange, or a copy of it.
+      signed_roster: the roster in force.
+      expected_roster_digest: the pinned digest; None trusts ``signed_roster``.
+      model_files: by model (``readmission/1``) and path, hex SHA-256 of the registry's
+        files; None checks no files.
+      model_tags: by model, the version's tags; None checks no tags.
+      expected_checkpoint: a state of the log known from elsewhere.
+      limits: sizes accepted.
+
+    Raises:
+      TransportError: the store failed, so nothing can be said.
+    """
+    try:
+        roster = signed_roster.verify(expected_digest=expected_roster_digest)
+    except ProtocolError as error:
+        return AuditResult(False, (Finding("roster", "roster", error.problem),), 0, "", 0)
+    audit = _Audit(exchange, roster, limits)
+    _check_entries(audit)
+    _check_checkpoints(audit, expected_checkpoint)
+    _check_objects(audit)
+    _check_subjects(audit)
+    if model_files is not None or model_tags is not None:
+        _check_releases(audit, model_files, model_tags)
+    return AuditResult(
+        ok=all(finding.is_note for finding in audit.findings),
+        findings=tuple(audit.findings),
+        log_size=audit.tree.size,
+        root=audit.tree.root().hex(),
+        objects_checked=audit.checked,
+    )
+
+
+def _check_entries(audit: _Audit) -> None:
+    """Step 2: entries 0 .. n-1 without a gap, each signed; a bad one still takes its leaf."""
+    keys = audit.exchange.list(ENTRIES)
+    for index, key in enumerate(keys):
+        if key != entry_key(index):
+            audit.found("entry", key, "the log has a gap before this key, or the key is not one of an entry")
+            return
+
+        def action(index: int = index, key: str = key) -> None:
+            data = audit.exchange.get(key, max_bytes=MAX_ENTRY_BYTES)
+            audit.tree.append(data)
+            statement = open_statement(data, roster=audit.roster)
+            audit.entries.append(Entry(index, entry_digest(data), statement))
+
+        audit.check("entry", key, action)
+
+
+def _check_checkpoints(audit: _Audit, expected: Checkpoint | None) -> None:
+    """Step 3: each fits the entries, hence all are consistent; the last covers them all."""
+    keys = audit.exchange.list(CHECKPOINTS)
+    for key in keys:
+
+        def action(key: str = key) -> None:
+            data = audit.exchange.get(key, max_bytes=MAX_NOTE_BYTES)
+            check_checkpoint(key, open_checkpoint(data, roster=audit.roster), audit.tree)
+
+        audit.check("checkpoint", key, action)
+    last = checkpoint_key(audit.tree.size)
+    if last not in keys:
+        audit.found("checkpoint", last, "no checkpoint covers all entries")
+    if expected is not None:
+        is_extended = expected.size <= audit.tree.size
+        if not is_extended or audit.tree.root(expected.size).hex() != expected.root:
+            audit.found(
+                "checkpoint", checkpoint_key(expected.size), "the log does not extend the known checkpoint"
+            )
+
+
+def _check_objects(audit: _Audit) -> None:
+    """Step 4: every object outside the log is a valid envelope in its own place."""
+    for key in audit.exchange.list():
+        if key.startswith((ENTRIES, CHECKPOINTS)):
+            continue
+        if key.startswith("log/"):
+            audit.found("entry", key, "is not part of a log")
+        elif not key.startswith(_OBJECT_FOLDERS):
+            audit.found("unknown", key, "is outside the known folders")
+        else:
+            audit.check("object", key, lambda key=key: _check_object(audit, key))  # type: ignore[misc]
+
+
+def _check_object(audit: _Audit, key: str) -> None:
+    data = audit.exchange.get(key, max_bytes=audit.limits.max_bytes)
+    opened = unseal(data, roster=audit.roster, limits=audit.limits)
+    audit.digests[key] = opened.digest
+    if opened.header.key != key:
+        raise ProtocolError("was posted under another key", "treat it as misplaced")
+    check_may_post(key, opened.header.sender, audit.roster.party(opened.header.sender).role)
+
+
+def _check_subjects(audit: _Audit) -> None:
+    """Step 5: what the entries name is there, unchanged; what they do not name is noted."""
+    covered: set[str] = set()
+    for entry in audit.entries:
+        for name, digest in entry.statement.subjects.items():
+            if name.startswith(MODEL_PREFIX):
+                continue
+            covered.add(name)
+            actual = audit.roster.digest if name == ROSTER_SUBJECT else audit.digests.get(name)
+            if actual != digest:
+                state = "is missing or damaged" if actual is None else "has another digest"
+                audit.found("subject", name, f"{state}, says log entry {entry.index}")
+    for key in sorted(set(audit.digests) - covered):
+        audit.found("uncovered", key, "is validly signed, but no log entry names it")
+
+
+def _check_releases(
+    audit: _Audit,
+    model_files: Mapping[str, Mapping[str, str]] | None,
+    model_tags: Mapping[str, Mapping[str, str]] | None,
+) -> None:
+    """Step 6: the registry holds exactly what the release entries say."""
+    released: set[str] = set()
+    for entry in audit.entries:
+        if entry.statement.kind is not StatementKind.RELEASE:
+            continue
+        model = str(entry.statement.predicate.get("model", ""))
+        released.add(model)
+        if model_files is not None:
+            recorded = {
+                name.removeprefix(MODEL_PREFIX): digest
+                for name, digest in entry.statement.subjects.items()
+                if name.startswith(MODEL_PREFIX)
+            }
+            _compare(audit, model, recorded, model_files.get(model), exactly=True)
+        if model_tags is not None:
+            _compare(audit, model, _expected_tags(entry), model_tags.get(model), exactly=False)
+    for model in sorted((set(model_files or ()) | set(model_tags or ())) - released):
+        audit.found("release", model, "is in the registry, but no log entry releases it")
+
+
+def _expected_tags(entry: Entry) -> dict[str, str]:
+    tags = entry.statement.predicate.get("tags", {})
+    recorded = {name: str(value) for name, value in tags.items()} if isinstance(tags, dict) else {}
+    return recorded | {INDEX_TAG: str(entry.index), DIGEST_TAG: entry.digest}
+
+
+def _compare(
+    audit: _Audit,
+    model: str,
+    recorded: Mapping[str, str],
+    actual: Mapping[str, str] | None,
+    *,
+    exactly: bool,
+) -> None:
+    """Compare names and values; other names are allowed unless ``exactly``."""
+    if actual is None:
+        audit.found("release", model, "was released, but is not in the registry")
+        return
+    for name in sorted(set(recorded) | (set(actual) if exactly else set())):
+        if name not in actual:
+            audit.found("release", f"{model}/{name}", "is missing from the registry")
+        elif name not in recorded:
+            audit.found("release", f"{model}/{name}", "was added after the release")
+        elif actual[name] != recorded[name]:
+            audit.found("release", f"{model}/{name}", "differs from what was released")
