@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from fedhealth.aggregation.statistics import (
+    BINS,
+    decode_statistics,
+    encode_statistics,
+    missing_columns,
+    statistics_length,
+)
+from fedhealth.study.columns import FeatureColumn
+
+COLUMNS = (
+    FeatureColumn(name="creatinine", low=0.1, high=30.0, kind="number"),
+    FeatureColumn(name="heart_rate", low=20.0, high=250.0, kind="number"),
+    FeatureColumn(name="temperature", low=-40.0, high=45.0, kind="number"),
+    FeatureColumn(name="constant", low=0.0, high=100.0, kind="number"),
+    FeatureColumn(name="nobody_has_it", low=10.0, high=20.0, kind="number"),
+    FeatureColumn(name="diabetes", low=0.0, high=1.0, kind="flag"),
+)
+
+
+def rows(seed, size):
+    generator = np.random.default_rng(seed)
+    features = np.column_stack(
+        [
+            generator.lognormal(0.1, 0.6, size),
+            generator.normal(85, 40, size),
+            generator.normal(36.8, 0.6, size),
+            np.full(size, 7.0),
+            np.full(size, np.nan),
+            generator.random(size) < 0.3,
+        ]
+    ).astype(np.float32)
+    features[generator.random(size) < 0.4, 0] = np.nan
+    return features, (generator.random(size) < 0.25).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def sites():
+    return [rows(seed, size) for seed, size in enumerate((400, 35, 1, 0, 900))]
+
+
+@pytest.fixture(scope="module")
+def decoded(sites):
+    total = sum(encode_statistics(features, labels, COLUMNS) for features, labels in sites)
+    return decode_statistics(total, COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def pooled(sites):
+    low, high = np.array([(c.low, c.high) for c in COLUMNS]).T
+    return np.clip(np.concatenate([features for features, _ in sites]).astype(np.float64), low, high)
+
+
+def test_summed_moments_equal_pooled_moments_to_the_quantisation(decoded, pooled, sites):
+    statistics, _ = decoded
+    for index, column in enumerate(COLUMNS):
+        if column.name in ("constant", "nobody_has_it"):
+            continue
+        step = len(sites) * 2.0**-21 * (column.high - column.low)
+        values = pooled[:, index]
+        float32 = 1e-6 * abs(column.high)
+        assert abs(statistics.mean[index] - np.nanmean(values)) <= step + float32
+        assert statistics.sd[index] == pytest.approx(np.nanstd(values), rel=1e-3)
+        assert statistics.count[index] == np.isfinite(values).sum()
+
+
+def test_summed_medians_are_within_one_bin_of_the_pooled_median(decoded, pooled):
+    for index, column in enumerate(COLUMNS[:3]):
+        width = (column.high - column.low) / BINS
+        assert abs(decoded[0].median[index] - np.nanmedian(pooled[:, index])) <= width
+
+
+def test_a_flags_median_is_a_flag(decoded):
+    assert decoded[0].median[5] == 0.0
+
+
+def test_classes_are_counted(decoded, sites):
+    labels = np.concatenate([labels for _, labels in sites])
+    assert decoded[1].positive == labels.sum()
+    assert decoded[1].negative == (1 - labels).sum()
+
+
+def test_a_column_that_nobody_has_is_named_and_harmless(decoded):
+    statistics, _ = decoded
+    assert missing_columns(statistics, COLUMNS) == ("nobody_has_it",)
+    assert (statistics.mean[4], statistics.sd[4], statistics.median[4]) == (0.0, 1.0, 15.0)
+
+
+def test_a_constant_column_has_sd_one(decoded):
+    assert decoded[0].sd[3] == 1.0
+    assert decoded[0].mean[3] == pytest.approx(7.0, abs=1e-4)
+
+
+def test_values_beyond_the_public_bounds_are_clipped_so_one_row_moves_an_entry_by_at_most_one_unit():
+    wild = np.array([[1e9, -1e9, np.inf, -np.inf, 12.0, 1.0]], dtype=np.float32)
+    vector = encode_statistics(wild, np.ones(1, dtype=np.float32), COLUMNS)
+    size = len(COLUMNS)
+    assert vector.min() >= 0
+    assert vector[:size].max() == 1
+    assert vector[size : 3 * size].max() == 2**20
+    assert vector[3 * size :].max() == 1
+
+
+def test_no_rows_give_zeros_of_the_right_length():
+    vector = encode_statistics(np.zeros((0, 6), dtype=np.float32), np.zeros(0), COLUMNS)
+    assert vector.shape == (statistics_length(COLUMNS),)
+    assert not vector.any()
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        encode_statistics(np.zeros((3, 5)), np.zeros(3), COLUMNS)
+    with pytest.raises(ValueError, match="does not fit"):
+        decode_statistics(np.zeros(9, dtype=np.int64), COLUMNS)
