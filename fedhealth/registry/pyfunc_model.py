@@ -1,0 +1,54 @@
+"""The model as MLflow loads it: code in a file, weights in safetensors, nothing pickled.
+
+This file travels with every registered model (models from code). The network itself is that of the installed
+``fedhealth`` package, whose version the model's requirements pin.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+
+class FederatedModel(PythonModel):
+    """Risk scores from a table of raw features, imputed and standardised inside the model."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the three artifacts; a file that does not parse is refused by the parser of its part."""
+        from fedhealth.models import weights
+        from fedhealth.models.statistics import Statistics
+        from fedhealth.study.columns import feature_columns
+        from fedhealth.study.spec import Study
+
+        files = {name: Path(path).read_bytes() for name, path in context.artifacts.items()}
+        self._weights = weights.from_bytes(files["weights"])
+        self._statistics = Statistics.from_bytes(files["statistics"])
+        self._study = Study.from_canonical(files["study"])
+        self._names = [column.name for column in feature_columns(self._study)]
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> NDArray[np.float32]:
+        """Score every row.
+
+        Args:
+          context: unused; the artifacts were read by `load_context`.
+          model_input: one column per feature of the study, raw units, NaN where missing; other columns are
+            ignored and the order is free.
+          params: unused.
+
+        Returns:
+          Probabilities, float32 of shape (rows,).
+        """
+        from fedhealth.models.networks import predict
+
+        features = model_input[self._names].to_numpy(dtype=np.float32)
+        scores: NDArray[np.float32] = predict(self._weights, self._statistics, self._study, features)
+        return scores
+
+
+set_model(FederatedModel())
