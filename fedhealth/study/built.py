@@ -1,0 +1,120 @@
+"""What is built: everything else that the study language can say is refused with one line.
+
+Each row names a key and the values that work today. A default that is not acted upon yet still loads
+(`DEFAULTS_ONLY`; docs/reference/study.md lists them); any other value of such a key is refused, so that
+nobody signs a study for something that would silently not happen.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from fedhealth.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedhealth.study.spec import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A key and the values of it that are built."""
+
+    key: str
+    values: tuple[object, ...]
+
+
+BUILT = (
+    Built("cohort.index.visit", ("inpatient",)),
+    Built("cohort.exclude.reasons", ((),)),
+    Built("prediction.at", ("discharge", "admission")),
+    Built("features.preset", ("default-128",)),
+    Built("features.impute.kind", ("median",)),
+    Built("features.standardise", ("consortium",)),
+    Built("split.stratify", (False,)),
+    Built("split.assigned", (None,)),
+    Built("model.kind", ("mlp",)),
+    Built("training.algorithm", ("fedavg",)),
+    Built("training.weighting", ("examples", "uniform")),
+    Built("training.optimizer.kind", ("sgd",)),
+    Built("training.server.kind", ("sgd",)),
+    Built("training.proximal_mu", (0.0,)),
+    Built("training.personal", ((),)),
+    Built("training.early_stopping.patience", (None,)),
+    Built("training.initial.model", (None,)),
+    Built("training.initial.freeze", ((),)),
+    Built("privacy.mode", ("local", "none")),
+    Built("privacy.allocation", ("constant",)),
+    Built("privacy.engine", ("auto", "opacus")),
+    Built("privacy.linkage_factor", (1,)),
+    Built("privacy.reinitialise", ("never",)),
+    Built("aggregation.mode", ("masks",)),
+    Built("aggregation.ring_bits", (32,)),
+    Built("aggregation.robust", ("none",)),
+)
+"""Keys of which only some values are built."""
+
+DEFAULTS_ONLY = (
+    "features.statics",
+    "features.measurements",
+    "features.categories",
+    "features.conditions",
+    "features.drugs",
+    "features.procedures",
+    "features.series",
+    "model.units",
+    "model.dense",
+    "model.shared",
+    "model.heads",
+    "aggregation.colluders",
+    "erasure",
+)
+"""Keys that load with their default only: nothing acts upon them yet."""
+
+OUTCOME_KINDS = ("readmission", "death")
+
+
+def refuse_unbuilt(study: "Study") -> None:
+    """Refuse a study that asks for something that is not built.
+
+    Raises:
+      ConfigError: one line with the key, and the values that are built.
+    """
+    if len(study.outcomes) != 1:
+        raise ConfigError("outcomes: several outcomes in one study are not built", "keep one outcome")
+    if study.outcome.kind not in OUTCOME_KINDS:
+        raise ConfigError(
+            f"outcomes.{study.outcome_name}.kind {study.outcome.kind} is not built",
+            f"use {' or '.join(OUTCOME_KINDS)}",
+        )
+    for row in BUILT:
+        _refuse(study, row.key, row.values)
+    for key in DEFAULTS_ONLY:
+        _refuse(study, key, (_default(type(study), key),))
+    if study.evaluation.subgroups not in ((), ("sex", "age_band")):
+        raise ConfigError("evaluation.subgroups: a choice of subgroups is not built", "remove the key")
+
+
+def _refuse(study: "Study", key: str, values: tuple[object, ...]) -> None:
+    asked: object = study
+    for part in key.split("."):
+        asked = getattr(asked, part)
+    if asked not in values:
+        raise ConfigError(f"{key}: this value is not built", f"use {' or '.join(map(_written, values))}")
+
+
+def _default(model: type[BaseModel], key: str) -> object:
+    first, *rest = key.split(".")
+    value: object = model.model_fields[first].default
+    for part in rest:
+        value = getattr(value, part)
+    return value
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, BaseModel):
+        return "its default"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

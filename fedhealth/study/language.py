@@ -1,0 +1,437 @@
+"""The sections of a study file: what may be written under each key, and the default of every key.
+
+Strict, frozen, unknown keys forbidden. The language is wider than what is built:
+`fedhealth.study.built` refuses the rest with one line.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Code = Annotated[str, Field(pattern=r"^[^|\s]+\|\S[^|]*$")]
+"""``system|code``; a trailing ``*`` is a prefix; an OMOP concept is ``omop|3016723``."""
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Hours = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of a study: strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Index(Section):
+    """Which visits make a row."""
+
+    visit: Literal["inpatient", "emergency", "outpatient", "any"] = "inpatient"
+    take: Literal["every", "first", "last"] = "every"
+
+
+class AgeRange(Section):
+    """Years at the index; both ends included."""
+
+    min: int | None = Field(default=18, ge=0, le=130)
+    max: int | None = Field(default=None, ge=0, le=130)
+
+
+class Exclude(Section):
+    """Stays that leave the cohort; hours count from admission."""
+
+    stay_under_h: Hours | None = None
+    event_before_h: Hours | None = None
+    measured_hours_under: Annotated[int, Field(ge=0)] | None = None
+    gap_over_h: Hours | None = None
+    reasons: tuple[Literal["psychiatric", "rehabilitation", "cancer"], ...] = ()
+
+
+class Cohort(Section):
+    """Who is in the study; a site with fewer than ``min_patients`` patients abstains."""
+
+    index: Index = Index()
+    age: AgeRange = AgeRange()
+    exclude: Exclude = Exclude()
+    min_patients: Count = 20
+
+
+class Prediction(Section):
+    """When the prediction is made: at discharge, some hours after admission, or every few hours."""
+
+    at: Literal["discharge", "admission", "every"] = "discharge"
+    plus_h: Positive | None = None
+    step_h: Positive | None = None
+
+    @model_validator(mode="after")
+    def _hours_fit(self) -> Self:
+        if (self.plus_h is not None) != (self.at == "admission"):
+            raise ValueError("plus_h belongs to {at: admission, plus_h: 24} and to nothing else")
+        if (self.step_h is not None) != (self.at == "every"):
+            raise ValueError("step_h belongs to {at: every, step_h: 6} and to nothing else")
+        return self
+
+
+MissingIf = Literal["died_in_stay", "left_against_advice", "transferred_acute"]
+
+
+class Readmission(Section):
+    """An unplanned inpatient stay that starts within so many days after discharge."""
+
+    kind: Literal["readmission"]
+    within_days: Count = 30
+    follow_up_days: Annotated[int, Field(ge=0)] = 30
+    missing_if: tuple[MissingIf, ...] = ("died_in_stay", "left_against_advice", "transferred_acute")
+
+
+class Death(Section):
+    """Death within the stay, or within so many days from the start of the index stay."""
+
+    kind: Literal["death"]
+    within: Literal["stay"] | None = None
+    within_days: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_window(self) -> Self:
+        if (self.within is None) == (self.within_days is None):
+            raise ValueError("needs exactly one of within: stay and within_days: N")
+        return self
+
+
+class KidneyInjury(Section):
+    """KDIGO creatinine rise, with its onset some hours after admission."""
+
+    kind: Literal["kidney_injury"]
+    onset_after_h: Hours = 24.0
+
+
+class IcuTransfer(Section):
+    """A transfer to intensive care."""
+
+    kind: Literal["icu_transfer"]
+    within: Literal["stay"] = "stay"
+
+
+class LengthOfStay(Section):
+    """Days of stay, or with ``over_days`` a yes or no."""
+
+    kind: Literal["length_of_stay"]
+    over_days: Positive | None = None
+
+
+class Disposition(Section):
+    """Where the patient goes after the stay."""
+
+    kind: Literal["disposition"]
+    classes: tuple[str, ...] = ("home", "home_care", "facility", "transfer", "died")
+
+
+class Survival(Section):
+    """Time to an event, up to a horizon."""
+
+    kind: Literal["survival"]
+    event: Literal["death"] = "death"
+    horizon_days: Count = 365
+
+
+class ConditionOutcome(Section):
+    """A coded condition: confirmed is 1, refuted 0."""
+
+    kind: Literal["condition"]
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    within_days: Count
+
+
+class ObservationOutcome(Section):
+    """A coded observation with positive and negative values."""
+
+    kind: Literal["observation"]
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    within_days: Count
+    positive: Annotated[tuple[str, ...], Field(min_length=1)]
+    negative: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+Outcome = Annotated[
+    Readmission
+    | Death
+    | KidneyInjury
+    | IcuTransfer
+    | LengthOfStay
+    | Disposition
+    | Survival
+    | ConditionOutcome
+    | ObservationOutcome,
+    Field(discriminator="kind"),
+]
+
+Window = tuple[float, float]
+Aggregate = Literal["last", "min", "max", "mean", "slope", "missing"]
+
+
+class MeasurementFeature(Section):
+    """Numbers of one concept set; the clip bounds are public."""
+
+    name: Name
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    unit: str
+    clip: tuple[float, float] | None = None
+    comparator: dict[str, float] = {}
+    window_h: Window = (-48.0, 0.0)
+    aggregate: tuple[Aggregate, ...] = ("last", "min", "max", "mean", "slope", "missing")
+
+
+class CategoryFeature(Section):
+    """Coded observations, one-hot over a federated vocabulary."""
+
+    name: Name
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    window_h: Window = (-48.0, 0.0)
+
+
+class ConditionFeature(Section):
+    """Whether a condition was on record."""
+
+    name: Name
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    look_back_days: Count = 3650
+
+
+class DrugFeature(Section):
+    """Whether a drug was given."""
+
+    name: Name
+    codes: tuple[Code, ...] = ()
+    text: tuple[str, ...] = ()
+    window_h: Window = (-72.0, 0.0)
+
+
+class ProcedureFeature(Section):
+    """Whether a procedure was done."""
+
+    name: Name
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    look_back_days: Count = 3650
+
+
+class Series(Section):
+    """The time series: so many steps of so many hours."""
+
+    preset: Literal["icu-20"] | None = "icu-20"
+    step_h: Positive = 1.0
+    steps: Count = 50
+
+
+class Impute(Section):
+    """How a missing number is filled."""
+
+    kind: Literal["median", "mean", "zero"] = "median"
+
+
+Static = Literal[
+    "age",
+    "sex",
+    "emergency_admission",
+    "prior_admissions_12m",
+    "prior_ed_6m",
+    "days_since_discharge",
+    "comorbidity_count",
+    "surgical",
+]
+STATICS: tuple[Static, ...] = (
+    "age",
+    "sex",
+    "emergency_admission",
+    "prior_admissions_12m",
+    "prior_ed_6m",
+    "days_since_discharge",
+    "comorbidity_count",
+    "surgical",
+)
+
+
+class Features(Section):
+    """What the model sees; ``window_h`` is the preset's window before the prediction."""
+
+    preset: Literal["default-128"] | None = "default-128"
+    statics: tuple[Static, ...] = STATICS
+    window_h: Window = (-48.0, 0.0)
+    measurements: tuple[MeasurementFeature, ...] = ()
+    categories: tuple[CategoryFeature, ...] = ()
+    conditions: tuple[ConditionFeature, ...] = ()
+    drugs: tuple[DrugFeature, ...] = ()
+    procedures: tuple[ProcedureFeature, ...] = ()
+    series: Series = Series()
+    impute: Impute = Impute()
+    standardise: Literal["consortium", "site", "none"] = "consortium"
+
+    @model_validator(mode="after")
+    def _window_ends_by_the_prediction(self) -> Self:
+        if not self.window_h[0] < self.window_h[1] <= 0.0:
+            raise ValueError("window_h must be [start, end] with start < end <= 0, in hours")
+        return self
+
+
+class Split(Section):
+    """The test share; a patient's fold is an HMAC under the site's secret."""
+
+    test: float = Field(default=0.3, gt=0.0, lt=1.0)
+    by: Literal["patient"] = "patient"
+    stratify: bool = False
+    assigned: str | None = None
+
+
+class Model(Section):
+    """The network; ``hidden`` and ``dropout`` belong to the mlp, the rest to other kinds."""
+
+    kind: Literal["linear", "mlp", "lstm", "multitask", "gbm", "cox"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (256, 128, 64)
+    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = (0.3, 0.2)
+    units: Count | None = None
+    dense: tuple[Count, ...] | None = None
+    shared: tuple[Count, ...] | None = None
+    heads: tuple[Count, ...] | None = None
+
+    @model_validator(mode="after")
+    def _dropout_fits(self) -> Self:
+        if self.kind == "mlp" and len(self.dropout) > len(self.hidden):
+            raise ValueError("dropout has more entries than hidden")
+        return self
+
+
+class Local(Section):
+    """A site's work in a round: passes over its patients, or a number of steps."""
+
+    epochs: Count | None = None
+    steps: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("needs exactly one of epochs and steps")
+        return self
+
+
+class Optimizer(Section):
+    """The optimiser at the sites."""
+
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.02
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+
+
+class Server(Section):
+    """The optimiser that applies the mean update."""
+
+    kind: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
+    lr: Positive = 1.0
+
+
+class EarlyStopping(Section):
+    """Stop after so many rounds without a gain."""
+
+    patience: Count | None = None
+
+
+class Initial(Section):
+    """Transfer: a registered model and its frozen layers."""
+
+    model: str | None = None
+    freeze: tuple[str, ...] = ()
+
+
+Algorithm = Literal["fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedadagrad", "fedbn", "fedbuff"]
+
+
+class Training(Section):
+    """How the model is trained."""
+
+    algorithm: Algorithm = "fedavg"
+    weighting: Literal["examples", "uniform"] = "examples"
+    rounds: int = Field(default=30, ge=1, le=10_000)
+    local: Local = Local(epochs=1)
+    batch_size: Count = 32
+    optimizer: Optimizer = Optimizer()
+    server: Server = Server()
+    proximal_mu: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    personal: tuple[str, ...] = ()
+    early_stopping: EarlyStopping = EarlyStopping()
+    initial: Initial = Initial()
+
+
+class Shares(Section):
+    """How epsilon is divided among the three kinds of release."""
+
+    preprocessing: Share = 0.1
+    training: Share = 0.8
+    evaluation: Share = 0.1
+
+    @model_validator(mode="after")
+    def _within_the_whole(self) -> Self:
+        if self.preprocessing + self.training + self.evaluation > 1.0 + 1e-9:
+            raise ValueError("the shares must not exceed 1 together")
+        return self
+
+
+class Privacy(Section):
+    """The promise to patients; ``none`` needs a declared legal basis."""
+
+    mode: Literal["local", "distributed", "none"] = "local"
+    epsilon: Positive = 1.0
+    delta: float = Field(default=1.0e-5, gt=0.0, lt=1.0)
+    l2_clip_norm: Positive = 1.0
+    allocation: Literal["constant", "linear", "adaptive"] = "constant"
+    engine: Literal["auto", "opacus", "fused"] = "auto"
+    linkage_factor: Count = 1
+    shares: Shares = Shares()
+    reinitialise: Literal["never", "yearly"] = "never"
+    legal_basis: Annotated[str, Field(min_length=3, max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _none_is_declared(self) -> Self:
+        if self.mode == "none" and self.legal_basis is None:
+            raise ValueError("mode none needs a legal_basis, such as 'public data' or 'consented'")
+        return self
+
+
+class Aggregation(Section):
+    """How the sites' numbers become one."""
+
+    mode: Literal["masks", "he", "plain"] = "masks"
+    quorum: float = Field(default=0.7, gt=0.0, le=1.0)
+    min_sites: Count = 3
+    colluders: int = Field(default=1, ge=0)
+    ring_bits: Literal[32, 64] = 32
+    robust: Literal["none", "plausibility", "groups", "median"] = "none"
+
+    @model_validator(mode="after")
+    def _masks_need_three(self) -> Self:
+        if self.mode == "masks" and self.min_sites < 3:
+            raise ValueError("min_sites must be at least 3 under masks: a sum of two tells each the other's")
+        return self
+
+
+class Evaluation(Section):
+    """What is reported, and the smallest cell that is shown."""
+
+    subgroups: tuple[Literal["sex", "age_band"], ...] = ("sex", "age_band")
+    min_cell: int = Field(default=11, ge=11)
+
+
+class Release(Section):
+    """The gates before a model is released."""
+
+    min_gain: float = Field(default=0.0, allow_inf_nan=False)
+    max_ece: Share = 0.05
+    worst_site_drop: Share = 0.05
+    attack_audit: Literal["required", "optional"] = "required"
+    reviewers: int = Field(default=2, ge=0)
+
+
+class Schedule(Section):
+    """When the sites train."""
+
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+    priority: Literal["training", "background"] = "training"
