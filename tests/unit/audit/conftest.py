@@ -1,0 +1,107 @@
+"""A small, real history: a study, two rounds of posts by three sites, a released model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from fedhealth.audit import (
+    DIGEST_TAG,
+    INDEX_TAG,
+    ROSTER_SUBJECT,
+    AuditResult,
+    TransparencyLog,
+    verify_exchange,
+)
+from fedhealth.exchange import Board, FolderExchange
+from fedhealth.identity import PartyKeys, Roster, SignedRoster
+
+SITES = ("north", "south", "west")
+MODEL = "readmission/1"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Where the history lies and what the registry would answer."""
+
+    exchange: FolderExchange
+    boards: dict[str, Board]
+    roster: SignedRoster
+    files: dict[str, bytes]
+    tags: dict[str, str]
+
+    def path(self, key: str) -> Path:
+        return self.exchange.root / key
+
+    def audit(self) -> AuditResult:
+        digests = {path: sha256(data).hexdigest() for path, data in self.files.items()}
+        return verify_exchange(
+            self.exchange,
+            self.roster,
+            expected_roster_digest=self.roster.roster.digest,
+            model_files={MODEL: digests},
+            model_tags={MODEL: self.tags},
+        )
+
+
+@pytest.fixture(scope="session")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PartyKeys]:
+    folder = tmp_path_factory.mktemp("keys")
+    keys = {name: PartyKeys.load_or_create(folder / name, name=name, role="site") for name in SITES}
+    keys["hub"] = PartyKeys.load_or_create(folder / "hub", name="hub", role="coordinator")
+    return keys
+
+
+@pytest.fixture
+def make_history(parties: dict[str, PartyKeys]) -> Callable[[Path], History]:
+    def make(folder: Path) -> History:
+        roster = Roster.of(keys.public for keys in parties.values())
+        exchange = FolderExchange(folder, durable=False)
+        boards = {
+            name: Board(exchange, keys, roster, clock=lambda: 1_700_000_000.0)
+            for name, keys in parties.items()
+        }
+        history = History(exchange, boards, parties["hub"].sign_roster(roster), _files(), {})
+        _write(history)
+        return history
+
+    return make
+
+
+@pytest.fixture
+def history(tmp_path: Path, make_history: Callable[[Path], History]) -> History:
+    return make_history(tmp_path / "exchange")
+
+
+def _files() -> dict[str, bytes]:
+    return {"MLmodel": b"flavors: {}", "artifacts/weights.safetensors": bytes(range(200))}
+
+
+def _write(history: History) -> None:
+    hub = history.boards["hub"]
+    log = TransparencyLog(history.exchange, hub)
+    log.append("roster", {}, {ROSTER_SUBJECT: hub.roster.digest})
+    study_key = "studies/readmission/abc/study"
+    log.append("study", {}, {study_key: hub.post(study_key, kind="study", payload=b"{}")})
+    for round_ in (0, 1):
+        subjects = {}
+        for name in SITES:
+            key = f"runs/r1/sums/{round_}/update/0/0/masked/{name}"
+            payload = f"{name}{round_}".encode() * 40
+            subjects[key] = history.boards[name].post(
+                key, kind="masked", payload=payload, run="r1", round=round_, purpose="update"
+            )
+        log.append("round", {"round": round_, "survivors": len(SITES)}, subjects)
+        log.checkpoint()
+    tags = {"fedhealth.weights_digest": sha256(history.files["artifacts/weights.safetensors"]).hexdigest()}
+    index = log.append_release(
+        MODEL,
+        files={path: sha256(data).hexdigest() for path, data in history.files.items()},
+        tags=tags,
+        objects={},
+        settings={"epsilon": 8.0},
+    )
+    log.checkpoint()
+    history.tags.update(tags | {INDEX_TAG: str(index), DIGEST_TAG: log.read(index).digest})
