@@ -1,270 +1,48 @@
-"""The study: one strict, frozen document that says everything about a study, and its digest.
-
-Keys and defaults are those of the study file (docs/reference/study.md). What is accepted here but not built yet is refused by
-`fedhealth.study.built`.
-"""
+"""The study: one strict, frozen document that says everything, its canonical bytes and its digest."""
 
 import hashlib
 import json
+from collections.abc import Hashable
 from functools import cached_property
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-
-
-class Part(BaseModel):
-    """A frozen, strict, closed part of a study."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class Index(Part):
-    """Which visits start a row."""
-
-    visit: Literal["inpatient", "emergency", "outpatient", "any"] = "inpatient"
-    take: Literal["every", "first", "last"] = "every"
-
-
-class Age(Part):
-    """Years at index, inclusive; None is open."""
-
-    min: int | None = 18
-    max: int | None = None
-
-
-class Exclude(Part):
-    """Stays that do not count, in hours; None switches a rule off."""
-
-    stay_under_h: float | None = None
-    event_before_h: float | None = None
-    measured_hours_under: int | None = None
-    gap_over_h: float | None = None
-    reasons: tuple[Literal["psychiatric", "rehabilitation", "cancer"], ...] = ()
-
-
-class Cohort(Part):
-    """Index event, age, exclusions, and the smallest number of patients with which a site takes part."""
-
-    index: Index = Index()
-    age: Age = Age()
-    exclude: Exclude = Exclude()
-    min_patients: Annotated[int, Field(ge=1)] = 20
-
-
-class Prediction(Part):
-    """The prediction time: discharge, hours after admission, or every so many hours."""
-
-    at: Literal["discharge", "admission", "every"] = "discharge"
-    plus_h: float | None = None
-    step_h: float | None = None
-
-
-MissingIf = Literal["died_in_stay", "left_against_advice", "transferred_acute"]
-OutcomeKind = Literal[
-    "readmission",
-    "death",
-    "kidney_injury",
-    "icu_transfer",
-    "length_of_stay",
-    "disposition",
-    "survival",
-    "condition",
-    "observation",
-]
-
-
-class Outcome(Part):
-    """One outcome; which keys count depends on its kind."""
-
-    kind: OutcomeKind
-    within: Literal["stay"] | None = None
-    within_days: int | None = None
-    follow_up_days: int | None = None
-    missing_if: tuple[MissingIf, ...] = ()
-    onset_after_h: float | None = None
-    over_days: float | None = None
-    classes: tuple[str, ...] = ()
-    event: str | None = None
-    horizon_days: int | None = None
-    codes: tuple[str, ...] = ()
-    positive: tuple[str, ...] = ()
-    negative: tuple[str, ...] = ()
-
-
-class Series(Part):
-    """Hourly grids."""
-
-    preset: str = "icu-20"
-    step_h: float = 1
-    steps: int = 50
-
-
-class Impute(Part):
-    """How a missing value is filled: from federated statistics."""
-
-    kind: Literal["median", "mean", "zero"] = "median"
-
-
-class Features(Part):
-    """Which columns a row has."""
-
-    preset: str | None = "default-128"
-    statics: tuple[str, ...] = ()
-    measurements: tuple[JsonValue, ...] = ()
-    categories: tuple[JsonValue, ...] = ()
-    conditions: tuple[JsonValue, ...] = ()
-    drugs: tuple[JsonValue, ...] = ()
-    procedures: tuple[JsonValue, ...] = ()
-    series: Series = Series()
-    impute: Impute = Impute()
-    standardise: Literal["consortium", "site", "none"] = "consortium"
-    look_back_h: Positive = 48.0
-
-
-class Split(Part):
-    """The held-out share; a patient is on one side with all rows."""
-
-    test: Share = 0.3
-    by: Literal["patient"] = "patient"
-    stratify: bool = False
-    assigned: str | None = None
-
-
-class Model(Part):
-    """The architecture."""
-
-    kind: Literal["linear", "mlp", "lstm", "multitask", "gbm", "cox"] = "mlp"
-    hidden: tuple[int, ...] = (256, 128, 64)
-    dropout: tuple[Share, ...] = (0.3, 0.2)
-
-
-class Local(Part):
-    """Work per round, in epochs or in steps."""
-
-    epochs: int | None = 1
-    steps: int | None = None
-
-
-class Optimizer(Part):
-    """The sites' optimiser."""
-
-    kind: Literal["sgd", "adam"] = "sgd"
-    lr: Positive = 0.02
-    momentum: Share = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Server(Part):
-    """The coordinator's optimiser."""
-
-    kind: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
-    lr: Positive = 1.0
-
-
-class EarlyStopping(Part):
-    """Stop when the pooled signal stalls."""
-
-    patience: int | None = None
-
-
-class Initial(Part):
-    """Transfer from a registered model."""
-
-    model: str | None = None
-    freeze: tuple[str, ...] = ()
-
-
-class Training(Part):
-    """The federated algorithm and its settings."""
-
-    algorithm: Literal[
-        "fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedadagrad", "fedbn", "fedbuff"
-    ] = "fedavg"
-    weighting: Literal["examples", "uniform"] = "examples"
-    rounds: Annotated[int, Field(ge=1, le=10_000)] = 30
-    local: Local = Local()
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    optimizer: Optimizer = Optimizer()
-    server: Server = Server()
-    proximal_mu: Annotated[float, Field(ge=0)] = 0.0
-    personal: tuple[str, ...] = ()
-    early_stopping: EarlyStopping = EarlyStopping()
-    initial: Initial = Initial()
-
-
-class Shares(Part):
-    """How the budget is divided."""
-
-    preprocessing: Share = 0.1
-    training: Share = 0.8
-    evaluation: Share = 0.1
-
-
-class Privacy(Part):
-    """The privacy mode and its budget; the unit is the patient."""
-
-    mode: Literal["local", "distributed", "none"] = "local"
-    epsilon: Positive = 1.0
-    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1.0e-5
-    l2_clip_norm: Positive = 1.0
-    allocation: Literal["constant", "decaying", "plateau"] = "constant"
-    engine: Literal["auto", "opacus", "ghost", "bookkeeping"] = "auto"
-    linkage_factor: Annotated[int, Field(ge=1)] = 1
-    shares: Shares = Shares()
-    reinitialise: Literal["never"] | int = "never"
-    legal_basis: str | None = None
-
-
-class Aggregation(Part):
-    """How updates are summed."""
-
-    mode: Literal["masks", "he", "plain"] = "masks"
-    quorum: Share = 0.7
-    min_sites: Annotated[int, Field(ge=3)] = 3
-    colluders: Annotated[int, Field(ge=0)] = 1
-    ring_bits: int = 32
-    robust: str = "none"
-
-
-class Evaluation(Part):
-    """Who is compared, and the smallest cell that is shown."""
-
-    subgroups: tuple[str, ...] = ("sex", "age_band")
-    min_cell: Annotated[int, Field(ge=11)] = 11
-
-
-class Release(Part):
-    """Gates before a release."""
-
-    min_gain: float = 0.0
-    max_ece: Share = 0.05
-    worst_site_drop: Share = 0.05
-    attack_audit: Literal["required", "off"] = "required"
-    reviewers: Annotated[int, Field(ge=0)] = 2
-
-
-class Schedule(Part):
-    """When the study runs."""
-
-    cron: str = "0 2 * * *"
-    timezone: str = "UTC"
-    priority: str = "training"
-
-
-class Study(Part):
-    """A study. Equal studies have equal canonical bytes and equal digests."""
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from fedhealth.errors import ConfigError
+from fedhealth.study.built import refuse_unbuilt
+from fedhealth.study.explain import explain
+from fedhealth.study.language import (
+    Aggregation,
+    Cohort,
+    Evaluation,
+    Features,
+    Model,
+    Name,
+    Outcome,
+    Prediction,
+    Privacy,
+    Release,
+    Schedule,
+    Section,
+    Split,
+    Training,
+)
+
+StudyName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+
+
+class Study(Section):
+    """A study. Equal studies have equal canonical bytes and equal digests, whatever their files looked like."""
 
     schema_version: Literal[1]
-    name: Name
-    title: str = ""
+    name: StudyName
+    title: str = Field(default="", max_length=200)
     cohort: Cohort = Cohort()
     prediction: Prediction = Prediction()
-    outcomes: dict[str, Outcome]
+    outcomes: Annotated[dict[Name, Outcome], Field(min_length=1)]
     features: Features = Features()
     split: Split = Split()
     model: Model = Model()
@@ -275,6 +53,17 @@ class Study(Part):
     release: Release = Release()
     schedule: Schedule = Schedule()
     erasure: Literal["keep", "retrain"] = "retrain"
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.model.kind in ("gbm", "cox") and self.privacy.mode != "none":
+            raise ValueError(f"model.kind {self.model.kind} needs privacy.mode none: its loss is not noised")
+        within_stay = any(o.kind == "death" and o.within == "stay" for o in self.outcomes.values())
+        if within_stay and self.prediction.at == "discharge":
+            raise ValueError("a death within the stay cannot be predicted at discharge: predict at admission")
+        if self.split.stratify and self.privacy.mode != "none":
+            raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
+        return self
 
     @property
     def outcome_name(self) -> str:
@@ -287,8 +76,9 @@ class Study(Part):
         return self.outcomes[self.outcome_name]
 
     def canonical(self) -> bytes:
-        """RFC 8785 form with defaults written out."""
-        return rfc8785.dumps(self.model_dump(mode="json"))
+        """The RFC 8785 form with defaults written out: what is hashed, signed and approved."""
+        data: bytes = rfc8785.dumps(self.model_dump(mode="json"))
+        return data
 
     @cached_property
     def digest(self) -> str:
@@ -296,12 +86,77 @@ class Study(Part):
         return hashlib.sha256(self.canonical()).hexdigest()
 
     @classmethod
-    def from_canonical(cls, data: bytes) -> "Study":
+    def from_canonical(cls, data: bytes) -> Self:
         """Parse `canonical` bytes.
 
         Raises:
-          ConfigError: not a study of this version, or a value that is not built.
+          ConfigError: not a study of this version, not in its canonical form, or one that asks for what is not
+            built.
         """
-        from fedhealth.study.load import study_from
+        study = cls._from_json(data, "the study")
+        if study.canonical() != data:
+            raise ConfigError("the study is not in its canonical form", "send study.canonical() unchanged")
+        return study
 
-        return study_from(json.loads(data))
+    @classmethod
+    def _from_json(cls, data: bytes, where: str) -> Self:
+        try:
+            study = cls.model_validate_json(data)
+        except ValidationError as error:
+            problem, fix = explain(error, cls)
+            raise ConfigError(f"{where}: {problem}", fix) from None
+        refuse_unbuilt(study)
+        return study
+
+
+def load_study(path: Path | str) -> Study:
+    """Read a study file.
+
+    Returns:
+      The study, with defaults filled in.
+
+    Raises:
+      ConfigError: no such file, not YAML, an unknown key or value, or one that is not built: one line with the
+        key's path and one fix.
+    """
+    file = Path(path)
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"the study file {file} cannot be read", "give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        problem = f"the study file {file} is not valid YAML{_place(error)}"
+        raise ConfigError(problem, "correct its syntax") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"the study file {file} is no mapping of keys", "start from one in infra/studies")
+    return Study._from_json(_as_json(data, file), f"the study {file.name}")
+
+
+def _as_json(data: object, file: Path) -> bytes:
+    try:
+        return json.dumps(data, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"the study file {file} holds a value that is neither text, a finite number, a list nor a mapping",
+            "put dates in quotes and write finite numbers",
+        ) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(keys) != len(set(keys)):
+            raise yaml.constructor.ConstructorError(None, None, _TWICE, node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_TWICE = "a key stands twice in one mapping"
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """Where the syntax breaks, without quoting the file."""
+    mark = getattr(error, "problem_mark", None)
+    where = f" near line {mark.line + 1}" if mark is not None else ""
+    return where + (f": {_TWICE}" if getattr(error, "problem", None) == _TWICE else "")
