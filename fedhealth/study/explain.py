@@ -42,6 +42,8 @@ def _explain_one(one: ErrorDetails, root: type[BaseModel]) -> tuple[str, str]:
         return f"{where} has no kind", f"add {where}.kind"
     if kind in ("float_type", "int_type") and isinstance(one["input"], str):
         return f"{where} must be a number, not text", "write it without quotes and with a point: 1.0e-5"
+    if kind == "value_error" and not path:
+        return one["msg"].removeprefix("Value error, "), "change one of the two keys"
     if kind == "value_error":
         return f"{where}: {one['msg'].removeprefix('Value error, ')}", f"change {where}"
     return f"{where}: {one['msg'][:1].lower()}{one['msg'][1:]}", f"change {where}"
@@ -61,11 +63,11 @@ def walk(place: Sequence[int | str], root: type[BaseModel]) -> tuple[str, list[t
             path += f"[{part}]"
             continue
         tagged = [model for model in models if _tag(model) == part]
-        is_last = position == len(parts) - 1
-        if tagged and len(models) > 1 and not is_last:
+        if tagged and len(models) > 1:
             models = tagged
             continue
         path += f".{part}" if path else part
+        is_last = position == len(parts) - 1
         if is_last and not any(part in model.model_fields for model in models):
             break
         held = [m.model_fields[part].annotation for m in models if part in m.model_fields]

@@ -35,7 +35,7 @@ StudyName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length
 
 
 class Study(Section):
-    """A study. Equal studies have equal canonical bytes and equal digests, whatever their files looked like."""
+    """A study. Equal studies have equal canonical bytes and digests, whatever their files looked like."""
 
     schema_version: Literal[1]
     name: StudyName
@@ -90,8 +90,8 @@ class Study(Section):
         """Parse `canonical` bytes.
 
         Raises:
-          ConfigError: not a study of this version, not in its canonical form, or one that asks for what is not
-            built.
+          ConfigError: not a study of this version, not in its canonical form, or one that asks for what
+            is not built.
         """
         study = cls._from_json(data, "the study")
         if study.canonical() != data:
@@ -116,8 +116,8 @@ def load_study(path: Path | str) -> Study:
       The study, with defaults filled in.
 
     Raises:
-      ConfigError: no such file, not YAML, an unknown key or value, or one that is not built: one line with the
-        key's path and one fix.
+      ConfigError: no such file, not YAML, an unknown key or value, or one that is not built: one line with
+        the key's path and one fix.
     """
     file = Path(path)
     try:
@@ -137,7 +137,7 @@ def _as_json(data: object, file: Path) -> bytes:
         return json.dumps(data, allow_nan=False).encode()
     except (TypeError, ValueError):
         raise ConfigError(
-            f"the study file {file} holds a value that is neither text, a finite number, a list nor a mapping",
+            f"the study file {file} holds a value that is no text, finite number, list or mapping",
             "put dates in quotes and write finite numbers",
         ) from None
 
