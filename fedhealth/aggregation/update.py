@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.models.weights import Weights, flatten, parameter_count, unflatten
+from fedhealth.study.spec import Study
 
 DELTA_CLIP = 1.0
 """Public bound on every single parameter's change in one round."""
@@ -36,6 +37,16 @@ def update_scale(
     if room < 1.0:
         raise ValueError(f"a ring of {ring_bits} bits is too small for {sites} sites")
     return float(min(2.0 ** math.floor(math.log2(room)), 2.0**40))
+
+
+def site_weight(study: Study, *, examples: float) -> float:
+    """What a site counts in the mean: its examples (or its declared bucket), or 1 under uniform weighting."""
+    return 1.0 if study.training.weighting == "uniform" else counted_weight(examples)
+
+
+def largest_weight(study: Study) -> int:
+    """The public bound on `site_weight`, for `update_scale`."""
+    return 1 if study.training.weighting == "uniform" else MAX_WEIGHT
 
 
 def update_length(like: Weights, *, lane: bool) -> int:
@@ -83,7 +94,7 @@ def decode_update(
       sum_vector: the opened sum, signed.
       like: gives names and shapes.
       scale: that of `encode_update`.
-      total_weight: sum of the survivors' declared weights (each counted by `counted_weight`); None when the
+      total_weight: sum of the survivors' weights, each from `site_weight`; None when the
         vector carries the lane.
 
     Returns:

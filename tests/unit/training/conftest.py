@@ -1,0 +1,62 @@
+import json
+
+import numpy as np
+import pytest
+from fedhealth.features.rows import Rows
+
+from fedhealth.aggregation.statistics import decode_statistics, encode_statistics
+from fedhealth.study.columns import feature_columns
+from fedhealth.study.spec import Study
+
+
+@pytest.fixture(scope="session")
+def make_study():
+    """A study with 16-8 hidden units; keyword arguments replace whole sections."""
+
+    def make(**sections):
+        document = {
+            "schema_version": 1,
+            "name": "tiny",
+            "title": "A tiny study",
+            "outcomes": {"death": {"kind": "death", "within": "stay"}},
+            "prediction": {"at": "admission", "plus_h": 24},
+            "model": {"kind": "mlp", "hidden": [16, 8], "dropout": [0.3]},
+            "training": {"rounds": 5, "local": {"epochs": 1}, "batch_size": 16},
+            "privacy": {"mode": "local", "epsilon": 8.0},
+        }
+        return Study.model_validate_json(json.dumps({**document, **sections}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_rows(make_study):
+    """Rows of so many patients, one to three each, whose outcome depends on the features."""
+    columns = feature_columns(make_study())
+    low, high = np.array([(c.low, c.high) for c in columns]).T
+
+    def make(seed, patients):
+        generator = np.random.default_rng(seed)
+        counts = generator.integers(1, 4, patients)
+        person = np.repeat(generator.integers(1, 2**60, patients), counts)
+        unit = generator.random((len(person), len(columns)))
+        flags = np.array([c.kind == "flag" for c in columns])
+        unit = np.where(flags, unit < 0.3, unit)
+        logits = 4.0 * (unit[:, ~flags][:, :10] - 0.5).sum(axis=1)
+        labels = (generator.random(len(person)) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+        features = (low + unit * (high - low)).astype(np.float32)
+        features[(generator.random(features.shape) < 0.2) & ~flags] = np.nan
+        return Rows(features=features, labels=labels, person=person, is_test=person % 10 < 3)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_statistics(make_study):
+    columns = feature_columns(make_study())
+
+    def make(*sites):
+        total = sum(encode_statistics(rows.features, rows.labels, columns) for rows in sites)
+        return decode_statistics(total, columns)[0]
+
+    return make
