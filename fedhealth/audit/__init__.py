@@ -1,8 +1,8 @@
 """The transparency log, and the proof that nothing in a model's history was changed."""
 
 from fedhealth.audit.checkpoints import Checkpoint
-from fedhealth.audit.log import DIGEST_TAG, INDEX_TAG, Entry, TransparencyLog
-from fedhealth.audit.statements import MODEL_PREFIX, ROSTER_SUBJECT, StatementKind
+from fedhealth.audit.log import Entry, TransparencyLog
+from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG, MODEL_PREFIX, ROSTER_SUBJECT, StatementKind
 from fedhealth.audit.verify import AuditResult, Finding, verify_exchange
 
 __all__ = [

@@ -8,6 +8,7 @@ exchange. A checkpoint that does not fit the entries stops it.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -31,8 +32,7 @@ from fedhealth.exchange.store import Exchange
 
 ENTRIES = "log/entries/"
 CHECKPOINTS = "log/checkpoints/"
-INDEX_TAG = "fedhealth.log_index"
-DIGEST_TAG = "fedhealth.log_digest"
+MAX_RACES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +115,21 @@ class TransparencyLog:
         Raises:
           ValueError: the statement is not valid.
           ConfigError: this party is not the coordinator.
-          ProtocolError: somebody else has written the log meanwhile.
+          ProtocolError: the log has an entry that does not verify, or writers race.
           TransportError: the store failed.
         """
         statement = make_statement(statement_type, predicate, subjects)
-        known = self._index_by_statement.get(sha256(statement.to_bytes()).digest())
-        if known is not None:
-            return known
-        self._check_is_coordinator()
-        data = sign_statement(statement, keys=self._keys)
-        self._exchange.put(entry_key(self.size), data)
-        return self._add(data, statement)
+        for _ in range(MAX_RACES):
+            self._catch_up()
+            known = self._index_by_statement.get(sha256(statement.to_bytes()).digest())
+            if known is not None:
+                return known
+            self._check_is_coordinator()
+            data = sign_statement(statement, keys=self._keys)
+            with suppress(ProtocolError):  # another process of the coordinator was faster: catch up
+                self._exchange.put(entry_key(self.size), data)
+                return self._add(data, statement)
+        raise ProtocolError("others keep writing the log", "run one coordinator at a time")
 
     def append_release(
         self,
@@ -173,6 +177,7 @@ class TransparencyLog:
           ProtocolError: a checkpoint over as many entries with another root is there.
           TransportError: the store failed.
         """
+        self._catch_up()
         current = Checkpoint(self.size, self.root)
         key = checkpoint_key(self.size)
         if self._exchange.exists(key):
@@ -189,10 +194,18 @@ class TransparencyLog:
                 raise ProtocolError(
                     "the log has a gap or a stray entry", "restore the exchange from its source"
                 )
-            data = self._exchange.get(key, max_bytes=MAX_ENTRY_BYTES)
-            self._add(data, open_statement(data, roster=self._roster))
+            self._read_entry(key)
         for key in self._exchange.list(CHECKPOINTS):
             self._check_checkpoint(key)
+
+    def _catch_up(self) -> None:
+        """Read the entries that another process of the coordinator has appended meanwhile."""
+        while self._exchange.exists(entry_key(self.size)):
+            self._read_entry(entry_key(self.size))
+
+    def _read_entry(self, key: str) -> None:
+        data = self._exchange.get(key, max_bytes=MAX_ENTRY_BYTES)
+        self._add(data, open_statement(data, roster=self._roster))
 
     def _check_checkpoint(self, key: str) -> None:
         data = self._exchange.get(key, max_bytes=MAX_NOTE_BYTES)

@@ -31,6 +31,9 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MODEL_PREFIX = "model:"
 ROSTER_SUBJECT = "roster:current"
+INDEX_TAG = "fedhealth.log_index"
+DIGEST_TAG = "fedhealth.log_digest"
+"""Tags of a released version: the index of its log entry, and that entry's digest."""
 MAX_PREDICATE_BYTES = 1 << 15
 MAX_SUBJECTS = 1 << 16
 MAX_ENTRY_BYTES = 1 << 24

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, open_checkpoint
 from fedhealth.audit.log import (
     CHECKPOINTS,
-    DIGEST_TAG,
     ENTRIES,
-    INDEX_TAG,
     Entry,
     check_checkpoint,
     checkpoint_key,
@@ -20,6 +18,8 @@ from fedhealth.audit.log import (
 )
 from fedhealth.audit.merkle import MerkleTree
 from fedhealth.audit.statements import (
+    DIGEST_TAG,
+    INDEX_TAG,
     MAX_ENTRY_BYTES,
     MODEL_PREFIX,
     ROSTER_SUBJECT,

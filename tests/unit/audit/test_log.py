@@ -1,5 +1,6 @@
 """The log resumes, refuses and repeats as it says."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,42 @@ def test_a_site_reads_but_does_not_append(history: Any) -> None:
     assert log.size == 5
 
 
-def test_a_second_writer_with_an_old_view_is_refused(history: Any) -> None:
+def test_a_second_writer_goes_on_after_what_the_first_wrote(history: Any) -> None:
     one = TransparencyLog(history.exchange, history.boards["hub"])
     two = TransparencyLog(history.exchange, history.boards["hub"])
-    one.append("spend", {"epsilon": 1}, {})
+    assert one.append("spend", {"epsilon": 1}, {}) == 5
+    assert two.append("spend", {"epsilon": 2}, {}) == 6
+    assert two.append("spend", {"epsilon": 1}, {}) == 5
+    assert one.checkpoint() == two.checkpoint() == Checkpoint(7, two.root)
+    assert history.audit().ok
+
+
+def test_writers_that_race_lose_no_entry(history: Any) -> None:
+    start = threading.Barrier(4)
+
+    def write(writer: int) -> None:
+        log = TransparencyLog(history.exchange, history.boards["hub"])
+        start.wait()
+        for number in range(3):
+            log.append("spend", {"writer": writer, "number": number}, {})
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log = TransparencyLog(history.exchange, history.boards["hub"])
+    assert log.size == 5 + 12
+    log.checkpoint()
+    assert history.audit().ok
+
+
+def test_a_forged_next_entry_stops_the_writer(history: Any) -> None:
+    log = TransparencyLog(history.exchange, history.boards["hub"])
+    history.exchange.put("log/entries/00000005", b"{}")
     with pytest.raises(ProtocolError):
-        two.append("spend", {"epsilon": 2}, {})
+        log.append("spend", {"epsilon": 1}, {})
+    assert log.size == 5
 
 
 @pytest.mark.parametrize("key", ["log/entries/00000001", "log/entries/00000004"])
