@@ -1,5 +1,6 @@
 """A small, real history: a study, two rounds of posts by three sites, a released model."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -54,25 +55,37 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PartyKeys]:
     return keys
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_history(parties: dict[str, PartyKeys]) -> Callable[[Path], History]:
+    """Write a new history in a folder."""
+
     def make(folder: Path) -> History:
-        roster = Roster.of(keys.public for keys in parties.values())
-        exchange = FolderExchange(folder, durable=False)
-        boards = {
-            name: Board(exchange, keys, roster, clock=lambda: 1_700_000_000.0)
-            for name, keys in parties.items()
-        }
-        history = History(exchange, boards, parties["hub"].sign_roster(roster), _files(), {})
+        history = _open(folder, parties, {})
         _write(history)
         return history
 
     return make
 
 
+@pytest.fixture(scope="session")
+def original(make_history: Callable[[Path], History], tmp_path_factory: pytest.TempPathFactory) -> History:
+    return make_history(tmp_path_factory.mktemp("original") / "exchange")
+
+
 @pytest.fixture
-def history(tmp_path: Path, make_history: Callable[[Path], History]) -> History:
-    return make_history(tmp_path / "exchange")
+def history(original: History, parties: dict[str, PartyKeys], tmp_path: Path) -> History:
+    """A copy that a test may damage."""
+    shutil.copytree(original.exchange.root, tmp_path / "exchange")
+    return _open(tmp_path / "exchange", parties, original.tags)
+
+
+def _open(folder: Path, parties: dict[str, PartyKeys], tags: dict[str, str]) -> History:
+    roster = Roster.of(keys.public for keys in parties.values())
+    exchange = FolderExchange(folder, durable=False)
+    boards = {
+        name: Board(exchange, keys, roster, clock=lambda: 1_700_000_000.0) for name, keys in parties.items()
+    }
+    return History(exchange, boards, parties["hub"].sign_roster(roster), _files(), dict(tags))
 
 
 def _files() -> dict[str, bytes]:
