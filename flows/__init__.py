@@ -1,0 +1,1 @@
+"""Prefect flows: order, branching, state names; and the ``fedhealth`` command."""

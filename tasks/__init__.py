@@ -1,0 +1,1 @@
+"""Prefect tasks: one library call each, with a retry policy and a run name."""

@@ -1,0 +1,1 @@
+"""Steps of the launcher: commands to the site processes, the coordinator's process, references, report."""

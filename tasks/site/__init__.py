@@ -1,0 +1,1 @@
+"""A site's steps, in its own worker."""

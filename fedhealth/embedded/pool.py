@@ -1,0 +1,118 @@
+"""One operating-system process per site, forked from a clean server, alive for the whole study."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from types import TracebackType
+from typing import Any, Self
+
+from fedhealth.embedded.site_process import SiteConfig, serve_site
+from fedhealth.errors import FedHealthError, TransportError
+
+PRELOAD = (
+    "fedhealth.embedded.site_process",
+    "fedhealth.embedded.references",
+    "torch",
+    "opacus",
+    "duckdb",
+    "great_expectations",
+)
+_THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "GX_ANALYTICS_ENABLED": "false",
+}
+
+
+def start_forkserver() -> multiprocessing.context.ForkServerContext:
+    """Start the clean process from which sites are forked; its imports run while the launcher goes on.
+
+    Guarantees: no key and no thread exists in it before a fork; one computing thread per site.
+    """
+    os.environ.update(_THREADS)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    from multiprocessing import forkserver
+
+    forkserver.ensure_running()
+    return context
+
+
+@dataclass(slots=True)
+class _Line:
+    process: ForkServerProcess
+    connection: Connection
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class SitePool:
+    """The site processes. Close it to end them all."""
+
+    def __init__(self, configs: Mapping[str, SiteConfig]) -> None:
+        context = start_forkserver()
+        self._lines: dict[str, _Line] = {}
+        for name, config in sorted(configs.items()):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve_site, args=(theirs, config), name=name, daemon=True)
+            process.start()
+            theirs.close()
+            self._lines[name] = _Line(process, ours)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites, sorted."""
+        return tuple(self._lines)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id by site."""
+        return {name: line.process.pid or 0 for name, line in self._lines.items()}
+
+    def call(self, site: str, command: str, *arguments: Any) -> Any:
+        """Run one command in a site's process and wait for what comes back.
+
+        Raises:
+          FedHealthError: what the site raised; its text holds no patient value.
+          TransportError: the process has ended.
+        """
+        line = self._lines[site]
+        with line.lock:
+            try:
+                line.connection.send((command, arguments))
+                state, result = line.connection.recv()
+            except (EOFError, OSError):
+                raise TransportError(
+                    f"the process of site {site} ended", "see site.log in the folder of that site"
+                ) from None
+        if isinstance(result, FedHealthError) and state == "error":
+            raise result
+        return result
+
+    def kill(self, site: str) -> None:
+        """End one site's process at once, as a power cut would."""
+        self._lines[site].process.kill()
+
+    def close(self) -> None:
+        """End all site processes."""
+        for line in self._lines.values():
+            line.process.kill()
+        for line in self._lines.values():
+            line.process.join(timeout=5)
+            with suppress(OSError):
+                line.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,149 @@
+"""A coordinator's run as MLflow keeps it: the study's run, its rounds, the released model and its log entry."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedhealth.audit.log import TransparencyLog
+from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG
+from fedhealth.models.statistics import Statistics
+from fedhealth.refs import ModelRef
+from fedhealth.registry.runs import StudyRun
+from fedhealth.registry.store import Registry
+from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.coordinator import CoordinatorNode, RoundClosed
+from fedhealth.rounds.journal import write_durably
+from fedhealth.rounds.objects import last_round
+from fedhealth.study.spec import Study
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """One run in MLflow and in the coordinator's folder."""
+
+    node: CoordinatorNode
+    registry: Registry
+    run: str
+
+    @property
+    def study(self) -> Study:
+        """The run's study, from the exchange."""
+        return self.node.study_of(self.run)
+
+    def open(self) -> StudyRun:
+        """Open the run in the experiment of its study, or go on with it."""
+        study = self.study
+        return self.registry.start_study_run(
+            study.name,
+            self.run,
+            params=_flat(json.loads(study.canonical())),
+            tags={"study_digest": study.digest},
+        )
+
+    def record_round(self, closed: RoundClosed) -> None:
+        """Log a closed round: metrics by round, digests, where the log holds it."""
+        figures = {name: value for name, value in closed.metrics.items() if name not in ("n", "n_positive")}
+        sent = sorted(closed.upload_bytes.values())
+        self.open().log_round(
+            closed.round,
+            figures | {"upload_bytes_per_site": float(sent[len(sent) // 2]) if sent else None},
+            params={purpose: f"{len(sites)} sites" for purpose, sites in closed.survivors.items()},
+            digests={
+                "log_root": closed.log_root,
+                "model": self.node.manifest(self.run, closed.round).model_digest,
+            },
+            log_index=closed.log_index,
+            duration_s=closed.seconds,
+        )
+        path = self._folder / f"round-{closed.round:04d}.json"
+        write_durably(path, json.dumps(closed.to_json(), sort_keys=True).encode())
+
+    def register(self) -> ModelRef:
+        """Register the final model, log its release, tie both by tags, and leave ``result.json``."""
+        study, last = self.study, last_round(self.study)
+        weights = self.node.weights(self.run, last, study)
+        opening = read_aggregate(self.node.board, self.node.name, self.run, 0)
+        final = read_aggregate(self.node.board, self.node.name, self.run, last)
+        run = self.open()
+        statistics = Statistics(**opening.tensors)  # type: ignore[arg-type]
+        privacy = self.node.privacy_of(self.run)
+        model = self.registry.register(
+            run,
+            weights,
+            statistics,
+            study,
+            metrics=_finals(final.metrics),
+            tags={"privacy": study.privacy.mode, "epsilon": privacy.epsilon},
+        )
+        index = self._log_release(self.node.log, f"{model.name}/{model.version}", model.file_digests, study)
+        entry = self.node.log.read(index)
+        self.registry.set_tags(model.name, model.version, {INDEX_TAG: index, DIGEST_TAG: entry.digest})
+        checkpoint = self.node.log.checkpoint()
+        run.set_tags({"log_root": checkpoint.root, "log_size": checkpoint.size})
+        run.finish(succeeded=True)
+        reference = ModelRef(name=model.name, version=str(model.version), uri=model.uri)
+        self._write_result(study, final.metrics, opening.missing_columns, reference, run.mlflow_run)
+        return reference
+
+    @property
+    def _folder(self) -> Path:
+        return self.node.folder / "runs" / self.run
+
+    def _log_release(self, log: TransparencyLog, model: str, files: Mapping[str, str], study: Study) -> int:
+        tags = self.registry.model_tags(*_name_version(model))
+        digests = {
+            name: value for name, value in tags.items() if name.endswith("digest") and name != DIGEST_TAG
+        }
+        return log.append_release(
+            model,
+            files=files,
+            tags=digests,
+            objects={},
+            settings={"run": self.run, "study_digest": study.digest},
+        )
+
+    def _write_result(
+        self,
+        study: Study,
+        metrics: Mapping[str, float | None],
+        missing: tuple[str, ...],
+        model: ModelRef,
+        mlflow_run: str,
+    ) -> None:
+        rounds = sorted(self._folder.glob("round-*.json"))
+        content = {
+            "run": self.run,
+            "study": study.name,
+            "study_digest": study.digest,
+            "metrics": dict(metrics),
+            "missing_columns": list(missing),
+            "rounds": [json.loads(path.read_bytes()) for path in rounds],
+            "privacy": self.node.privacy_of(self.run).to_json(),
+            "sites": self.node.attendance(self.run),
+            "model": {"name": model.name, "version": model.version, "uri": model.uri},
+            "mlflow_run": mlflow_run,
+            "blamed": self.node.blamed,
+        }
+        write_durably(self._folder / "result.json", json.dumps(content, sort_keys=True).encode())
+
+
+def _name_version(model: str) -> tuple[str, int]:
+    name, _, version = model.rpartition("/")
+    return name, int(version)
+
+
+def _finals(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {f"final_{name}": value for name, value in metrics.items() if name not in ("n", "n_positive")}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters: ``training.rounds`` and so on; empty ones are left out."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value not in (None, [], ""):
+            flat[f"{prefix}{name}"] = str(value)[:500]
+    return flat

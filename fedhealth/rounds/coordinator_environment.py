@@ -1,0 +1,69 @@
+"""The coordinator as its process environment describes it: never by a flow parameter, never with a site's path.
+
+FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
+FEDHEALTH_COORDINATOR   the coordinator's own folder: keys/, roster.json, runs/
+FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from fedhealth.audit.log import TransparencyLog
+from fedhealth.config import Timeouts
+from fedhealth.errors import ConfigError
+from fedhealth.exchange import Board, open_exchange
+from fedhealth.identity import PartyKeys, SignedRoster
+from fedhealth.rounds.coordinator import CoordinatorNode
+
+
+def required(environ: Mapping[str, str], name: str) -> str:
+    """A variable that must be there.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    try:
+        return environ[name]
+    except KeyError:
+        raise ConfigError(f"the environment variable {name} is not set", f"set {name} for this worker") from None
+
+
+def timeouts_from(environ: Mapping[str, str]) -> Timeouts:
+    """Timeouts, with what FEDHEALTH_TIMEOUTS changes."""
+    return Timeouts(**json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}")))
+
+
+def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
+    """Build the coordinator from its environment; the same settings give the same object.
+
+    Raises:
+      ConfigError: a variable or the pinned roster is missing.
+    """
+    return _coordinator(
+        required(environ, "FEDHEALTH_EXCHANGE"),
+        Path(required(environ, "FEDHEALTH_COORDINATOR")),
+        timeouts_from(environ),
+    )
+
+
+@lru_cache(maxsize=4)
+def _coordinator(exchange_url: str, folder: Path, timeouts: Timeouts) -> CoordinatorNode:
+    roster_file = folder / "roster.json"
+    if not roster_file.exists():
+        raise ConfigError(
+            "the coordinator has no pinned roster", f"enrol the sites; {roster_file.name} belongs in its folder"
+        )
+    roster = SignedRoster.from_bytes(roster_file.read_bytes()).verify()
+    keys = PartyKeys.load_or_create(folder / "keys", name=roster.coordinator, role="coordinator")
+    exchange = open_exchange(exchange_url)
+    board = Board(exchange, keys, roster, clock=time.time)
+    return CoordinatorNode(
+        name=keys.name,
+        folder=folder,
+        board=board,
+        log=TransparencyLog(exchange, board),
+        timeouts=timeouts,
+    )

@@ -1,0 +1,175 @@
+"""What a round puts on the exchange: keys and payloads.
+
+Round 0 is preprocessing; rounds 1..N score the model that they were opened with and train it; round N+1
+only scores the final model.
+"""
+
+import hashlib
+import json
+from typing import ClassVar, Self, TypedDict
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedhealth.errors import ProtocolError
+from fedhealth.secagg.plan import SumPlan
+from fedhealth.study.spec import Study
+
+PREPROCESSING_ROUND = 0
+
+
+def study_key(study: Study) -> str:
+    """Key of the canonical study."""
+    return f"studies/{study.name}/{study.digest}/study"
+
+
+def approval_key(study: Study, site: str) -> str:
+    """Key of one site's approval of a study."""
+    return f"studies/{study.name}/{study.digest}/approvals/{site}"
+
+
+def round_key(run: str, number: int, name: str) -> str:
+    """Key of a round's ``manifest``, ``model`` or ``aggregate``."""
+    return f"runs/{run}/rounds/{number}/{name}"
+
+
+def site_key(run: str, number: int, site: str, name: str) -> str:
+    """Key of a site's ``ready`` or ``abstain``."""
+    return f"runs/{run}/rounds/{number}/sites/{site}/{name}"
+
+
+class Address(TypedDict):
+    """The header fields that say where an object of a sum belongs."""
+
+    study: str
+    run: str
+    round: int
+    purpose: str
+    step: int
+    attempt: int
+    plan: str
+
+
+def address_of(plan: SumPlan) -> Address:
+    """The header fields of every object of a sum."""
+    return Address(
+        study=plan.study_digest,
+        run=plan.run,
+        round=plan.round,
+        purpose=plan.purpose,
+        step=plan.step,
+        attempt=plan.attempt,
+        plan=plan.digest,
+    )
+
+
+def sum_prefix(run: str, number: int, purpose: str, *, step: int = 0, attempt: int = 0) -> str:
+    """Prefix of all objects of one sum."""
+    return f"runs/{run}/sums/{number}/{purpose}/{step}/{attempt}"
+
+
+def sum_key(plan: SumPlan, phase: str, sender: str) -> str:
+    """Key of one party's object in one phase of a sum."""
+    prefix = sum_prefix(plan.run, plan.round, plan.purpose, step=plan.step, attempt=plan.attempt)
+    return f"{prefix}/{phase}/{sender}"
+
+
+def last_round(study: Study) -> int:
+    """The round that only scores the final model."""
+    return study.training.rounds + 1
+
+
+def purposes_of(study: Study, number: int) -> tuple[str, ...]:
+    """The secure sums that a round of a study consists of, in their order."""
+    if number == PREPROCESSING_ROUND:
+        return ("moments",)
+    if number == last_round(study):
+        return ("evaluation",)
+    return ("evaluation", "update")
+
+
+class Payload(BaseModel):
+    """A JSON payload: strict, frozen, closed, canonical (RFC 8785)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    kind: ClassVar[str]
+
+    def to_bytes(self) -> bytes:
+        """The RFC 8785 bytes."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Parse canonical bytes.
+
+        Raises:
+          ProtocolError: not JSON, an unknown field, a wrong type.
+        """
+        try:
+            json.loads(data)
+            return cls.model_validate_json(data)
+        except (ValidationError, ValueError):
+            raise ProtocolError(
+                f"a {cls.kind} object does not follow its schema", "ask its sender which version it runs"
+            ) from None
+
+
+class Manifest(Payload):
+    """The coordinator's signed opening of a round."""
+
+    kind: ClassVar[str] = "manifest"
+    schema_version: int = 1
+    study: str
+    study_digest: str
+    run: str
+    round: int
+    purposes: tuple[str, ...]
+    model_digest: str
+    roster_digest: str
+    seed: int
+
+
+class Approval(Payload):
+    """A site's agreement to run a study under its own policy."""
+
+    kind: ClassVar[str] = "approval"
+    study_digest: str
+    policy_digest: str
+
+
+class Ready(Payload):
+    """A site takes part in a round.
+
+    Under differential privacy ``weight`` and ``patients`` are declared buckets, constant over the run; without
+    it both are absent and the weight travels hidden, inside the sum.
+    """
+
+    kind: ClassVar[str] = "ready"
+    weight: float | None
+    patients: int | None
+    noise_multiplier: float | None
+    steps: int | None
+
+
+class Abstain(Payload):
+    """A site sits a round out, for a reason given as a code."""
+
+    kind: ClassVar[str] = "abstain"
+    reason: str
+
+
+class PhaseRoster(Payload):
+    """The coordinator's signed list of a phase: whose objects count, and their digests."""
+
+    kind: ClassVar[str] = "roster"
+    digests: dict[str, str]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites listed, sorted."""
+        return tuple(sorted(self.digests))
+
+
+def settings_digest(study: Study, software: str) -> str:
+    """What H(code + settings) of a plan is: the study's canonical form and the software version."""
+    return hashlib.sha256(study.canonical() + b"\0" + software.encode()).hexdigest()

@@ -1,0 +1,335 @@
+"""A site in a run: it watches the board and answers every manifest that is open, under its own policy.
+
+Everything it needs is on the board or in its own folder, so a site process that was killed answers the
+next manifest, or goes on within an open sum, with the same bytes.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth import __version__
+from fedhealth.aggregation.optimizers import server_step
+from fedhealth.aggregation.statistics import encode_statistics
+from fedhealth.config import Timeouts
+from fedhealth.errors import DataError, PolicyError, ProtocolError, TransportError
+from fedhealth.evaluation import encode_scores
+from fedhealth.exchange.board import Board
+from fedhealth.features.rows import Rows
+from fedhealth.identity import SiteSecrets
+from fedhealth.models import weights as weight_codec
+from fedhealth.models.networks import initial_weights, predict
+from fedhealth.models.statistics import Statistics
+from fedhealth.models.weights import Weights
+from fedhealth.privacy.buckets import bucket
+from fedhealth.privacy.noise import derive_key
+from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.journal import SiteJournal
+from fedhealth.rounds.layout import encode_weighted, sum_layout
+from fedhealth.rounds.objects import (
+    Abstain,
+    Approval,
+    Manifest,
+    Ready,
+    approval_key,
+    last_round,
+    purposes_of,
+    round_key,
+    settings_digest,
+    site_key,
+    study_key,
+    sum_prefix,
+)
+from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
+from fedhealth.rounds.site_sum import SiteSumContext, take_part
+from fedhealth.secagg.plan import SumPlan
+from fedhealth.study.columns import feature_columns
+from fedhealth.study.spec import Study
+from fedhealth.training import LocalPlan, local_seed, plan_local, train_local
+
+_log = logging.getLogger("fedhealth.site")
+
+
+@dataclass(slots=True)
+class SiteRun:
+    """What a site holds in memory of one run; all of it can be rebuilt from the board and its folder."""
+
+    study: Study
+    rows: Rows
+    plan: LocalPlan
+    seed: int
+    weights: dict[int, Weights] = field(default_factory=dict)
+    statistics: Statistics | None = None
+
+
+@dataclass(slots=True)
+class SiteNode:
+    """One site at the exchange."""
+
+    name: str
+    folder: SiteFolder
+    board: Board
+    coordinator: str
+    secrets: SiteSecrets
+    pair_keys: dict[str, bytes]
+    timeouts: Timeouts
+    _runs: dict[str, SiteRun] = field(default_factory=dict)
+
+    def open_manifests(self) -> tuple[tuple[str, int], ...]:
+        """Rounds with a manifest and no aggregate, oldest first, as (run, round)."""
+        keys = self.board.list("runs/")
+        closed = {key.rsplit("/", 1)[0] for key in keys if key.endswith("/aggregate")}
+        manifests = [key.rsplit("/", 1)[0] for key in keys if key.endswith("/manifest")]
+        found = [prefix.split("/") for prefix in manifests if prefix not in closed]
+        return tuple(sorted(((parts[1], int(parts[3])) for parts in found), key=lambda item: item))
+
+    def follow(self, run: str) -> Iterator[tuple[int, str]]:
+        """Answer every round of a run as it opens, to the last; yields (round, outcome)."""
+        number, final = 0, None
+        while final is None or number <= final:
+            self.board.wait(
+                round_key(run, number, "manifest"),
+                timeout_s=self.timeouts.coordinator_timeout_s,
+                poll_s=self.timeouts.poll_s,
+            )
+            yield number, self.answer(run, number)
+            final = last_round(self._study_of(self._manifest(run, number)))
+            number += 1
+
+    def answer(self, run: str, number: int) -> str:
+        """Answer one open round: ``done``, ``abstained`` or ``left_out``.
+
+        Raises:
+          ProtocolError: the coordinator or a peer lied: nothing more is sent in this round.
+        """
+        manifest = self._manifest(run, number)
+        study = self._study_of(manifest)
+        reason = self._reason_to_abstain(manifest, study)
+        if reason is not None:
+            self._post_site(manifest, "abstain", Abstain(reason=reason).to_bytes())
+            _log.info("round %s of %s: abstained, %s", number, run, reason)
+            return "abstained"
+        state = self._runs[run]
+        self._verify_model(manifest, state)
+        self._post_site(manifest, "ready", self._ready(study, state).to_bytes())
+        outcomes = [self._answer_sum(manifest, state, purpose) for purpose in manifest.purposes]
+        return "done" if all(outcomes) else "left_out"
+
+    # --- reading and judging what the coordinator opened
+
+    def _manifest(self, run: str, number: int) -> Manifest:
+        opened = self.board.read(
+            round_key(run, number, "manifest"),
+            kind="manifest",
+            sender=self.coordinator,
+            role="coordinator",
+            run=run,
+            round=number,
+        )
+        manifest = Manifest.from_bytes(opened.payload)
+        if (manifest.run, manifest.round) != (run, number):
+            raise ProtocolError("a manifest stands under another round's key", "report the coordinator")
+        if manifest.roster_digest != self.board.roster.digest:
+            raise ProtocolError("a manifest names another roster", "enrol this site again")
+        return manifest
+
+    def _study_of(self, manifest: Manifest) -> Study:
+        if manifest.run in self._runs:
+            return self._runs[manifest.run].study
+        key = f"studies/{manifest.study}/{manifest.study_digest}/study"
+        opened = self.board.read(key, kind="study", sender=self.coordinator, role="coordinator")
+        study = Study.from_canonical(opened.payload)
+        if study.digest != manifest.study_digest or study_key(study) != key:
+            raise ProtocolError("the study on the exchange is not the one the manifest names", "report it")
+        return study
+
+    def _reason_to_abstain(self, manifest: Manifest, study: Study) -> str | None:
+        """Why this site sits the round out; None when it takes part (its data are loaded then)."""
+        policy = self.folder.policy()
+        try:
+            policy.check(study, n_sites=len(self.board.roster.sites))
+        except PolicyError:
+            return "policy"
+        if manifest.purposes != purposes_of(study, manifest.round):
+            raise ProtocolError("a manifest asks for sums that its study does not have", "report it")
+        state = data_state(self.folder)
+        if not state.passed:
+            return state.reason or "validation"
+        if manifest.run not in self._runs:
+            try:
+                rows = rows_of(self.folder, study, site_secret=self.secrets.site_secret)
+            except DataError:
+                return "cohort_unreadable"
+            patients = len(np.unique(rows.person[~rows.is_test]))
+            if len(np.unique(rows.person)) < max(study.cohort.min_patients, 1) or patients == 0:
+                return "cohort_too_small"
+            plan = plan_local(study, declared_patients=bucket(patients))
+            self._runs[manifest.run] = SiteRun(study=study, rows=rows, plan=plan, seed=manifest.seed)
+        approval = Approval(study_digest=study.digest, policy_digest=policy_digest(policy))
+        self.board.post(
+            approval_key(study, self.name), kind="approval", payload=approval.to_bytes(), study=study.digest
+        )
+        return None
+
+    def _verify_model(self, manifest: Manifest, state: SiteRun) -> None:
+        """The model is the initial one, or the server step over the last round's aggregate (R0)."""
+        weights = self._weights(manifest, state)
+        if weight_codec.digest(weights) != manifest.model_digest:
+            raise ProtocolError(
+                "the model of this round is not the last aggregate's", "report the coordinator to the consortium"
+            )
+
+    def _weights(self, manifest: Manifest, state: SiteRun) -> Weights:
+        number = manifest.round
+        if number not in state.weights:
+            state.weights[number] = self._next_weights(manifest.run, number, state)
+        return state.weights[number]
+
+    def _next_weights(self, run: str, number: int, state: SiteRun) -> Weights:
+        inputs = len(feature_columns(state.study))
+        if number <= 1:
+            return initial_weights(state.study, inputs=inputs, seed=state.seed)
+        previous = state.weights.pop(number - 1, None) or self._posted_model(run, number - 1, state)
+        delta = read_aggregate(self.board, self.coordinator, run, number - 1).tensors
+        return server_step(previous, {name: delta[name] for name in previous}, state.study)
+
+    def _posted_model(self, run: str, number: int, state: SiteRun) -> Weights:
+        """After a restart: the model that an earlier manifest named, by its digest."""
+        key = round_key(run, number, "model")
+        opened = self.board.read(
+            key, kind="model", sender=self.coordinator, role="coordinator", run=run, round=number
+        )
+        weights = weight_codec.from_bytes(opened.payload)
+        if weight_codec.digest(weights) != self._manifest(run, number).model_digest:
+            raise ProtocolError("a posted model is not its manifest's", "report the coordinator")
+        return weights
+
+    # --- answering
+
+    def _ready(self, study: Study, state: SiteRun) -> Ready:
+        if study.privacy.mode == "none":
+            return Ready(weight=None, patients=None, noise_multiplier=None, steps=None)
+        training = ~state.rows.is_test
+        return Ready(
+            weight=float(bucket(int(training.sum()))) if study.training.weighting == "examples" else 1.0,
+            patients=bucket(len(np.unique(state.rows.person[training]))),
+            noise_multiplier=state.plan.noise_multiplier,
+            steps=state.plan.steps,
+        )
+
+    def _post_site(self, manifest: Manifest, name: str, payload: bytes) -> None:
+        key = site_key(manifest.run, manifest.round, self.name, name)
+        self.board.post(
+            key,
+            kind=name,
+            payload=payload,
+            study=manifest.study_digest,
+            run=manifest.run,
+            round=manifest.round,
+        )
+
+    def _answer_sum(self, manifest: Manifest, state: SiteRun, purpose: str) -> bool:
+        plan = self._wait_for_plan(manifest, state, purpose)
+        if plan is None or self.name not in plan.cohort:
+            return False
+        self.folder.policy().check(state.study, n_sites=len(plan.cohort))
+        context = SiteSumContext(
+            board=self.board,
+            journal=SiteJournal(self.folder.journal),
+            site=self.name,
+            coordinator=self.coordinator,
+            pair_keys={peer: self.pair_keys[peer] for peer in plan.cohort if peer != self.name},
+            timeouts=self.timeouts,
+        )
+        return take_part(context, plan, vector_of=lambda plan: self._vector(manifest, state, plan))
+
+    def _wait_for_plan(self, manifest: Manifest, state: SiteRun, purpose: str) -> SumPlan | None:
+        """The verified plan of a sum; None when the round closed without one that this site saw in time."""
+        prefix = sum_prefix(manifest.run, manifest.round, purpose)
+        key = f"{prefix}/plan/{self.coordinator}"
+        closed = round_key(manifest.run, manifest.round, "aggregate")
+        deadline = time.monotonic() + self.timeouts.coordinator_timeout_s
+        while not self.board.exists(key):
+            if self.board.exists(closed):
+                return None
+            if time.monotonic() > deadline:
+                raise TransportError("the coordinator opened no sum in time", "see whether it still runs")
+            time.sleep(self.timeouts.poll_s)
+        opened = self.board.read(
+            key,
+            kind="plan",
+            sender=self.coordinator,
+            role="coordinator",
+            study=manifest.study_digest,
+            run=manifest.run,
+            round=manifest.round,
+            purpose=purpose,
+        )
+        plan = SumPlan.from_bytes(opened.payload)
+        self._judge_plan(manifest, state, purpose, plan)
+        return plan
+
+    def _judge_plan(self, manifest: Manifest, state: SiteRun, purpose: str, plan: SumPlan) -> None:
+        """R0: refuse a plan that is not exactly what study, manifest and roster imply."""
+        layout = sum_layout(state.study, purpose, like=self._weights(manifest, state))
+        expected = {
+            "study_digest": manifest.study_digest,
+            "run": manifest.run,
+            "round": manifest.round,
+            "purpose": purpose,
+            "step": 0,
+            "attempt": 0,
+            "model_digest": manifest.model_digest,
+            "settings_digest": settings_digest(state.study, __version__),
+            "roster_digest": self.board.roster.digest,
+            "ring_bits": layout.ring_bits,
+            "length": layout.length,
+        }
+        wrong = sorted(name for name, value in expected.items() if getattr(plan, name) != value)
+        if wrong:
+            raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
+        if not set(plan.cohort) <= set(self.board.roster.sites):
+            raise ProtocolError("a plan names a site that is not in the roster", "report it")
+
+    def _vector(self, manifest: Manifest, state: SiteRun, plan: SumPlan) -> NDArray[np.int64]:
+        rows, training = state.rows, ~state.rows.is_test
+        columns = feature_columns(state.study)
+        if plan.purpose == "moments":
+            return encode_statistics(rows.features[training], rows.labels[training], columns)
+        weights = self._weights(manifest, state)
+        statistics = self._statistics(manifest.run, state)
+        if plan.purpose == "evaluation":
+            scores = predict(weights, statistics, state.study, rows.features[rows.is_test])
+            return encode_scores(scores, rows.labels[rows.is_test])
+        return self._update(manifest, state, plan, weights, statistics)
+
+    def _update(
+        self, manifest: Manifest, state: SiteRun, plan: SumPlan, weights: Weights, statistics: Statistics
+    ) -> NDArray[np.int64]:
+        private = state.study.privacy.mode != "none"
+        update = train_local(
+            weights,
+            statistics,
+            state.rows.training(),
+            state.study,
+            plan=state.plan,
+            noise_key=derive_key(self.secrets.site_noise_key, plan.digest, 0) if private else None,
+            seed=local_seed(manifest.seed, site=self.name, number=manifest.round),
+        )
+        return encode_weighted(
+            update.delta,
+            state.study,
+            examples=update.n_examples,
+            declared=self._ready(state.study, state).weight,
+            sites=len(plan.cohort),
+        )
+
+    def _statistics(self, run: str, state: SiteRun) -> Statistics:
+        if state.statistics is None:
+            tensors = read_aggregate(self.board, self.coordinator, run, 0).tensors
+            state.statistics = Statistics(**tensors)
+        return state.statistics

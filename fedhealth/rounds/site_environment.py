@@ -1,0 +1,112 @@
+"""A site as its worker's environment describes it: its folder is never a flow parameter.
+
+FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
+FEDHEALTH_SITE          the site's name
+FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, cdm/, journal/, policy.yaml
+FEDHEALTH_SITE_FHIR     folder of FHIR files; FEDHEALTH_SITE_MAP optional
+FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from fedhealth.config import Timeouts
+from fedhealth.errors import ConfigError
+from fedhealth.exchange import Board, open_exchange
+from fedhealth.identity import PartyKeys, Roster, SignedRoster, SiteSecrets, load_or_encapsulate, pair_keys
+from fedhealth.rounds.site import SiteNode
+from fedhealth.rounds.site_data import SiteFolder
+
+KEM_TIMEOUT_S = 120.0
+
+
+def join(
+    folder: SiteFolder,
+    *,
+    keys: PartyKeys,
+    roster: Roster,
+    secrets: SiteSecrets,
+    exchange_url: str,
+    timeouts: Timeouts,
+) -> SiteNode:
+    """Join the exchange as a site: post the KEM ciphertexts of this roster (E0) and agree on all pair keys.
+
+    Raises:
+      TransportError: an earlier site has not posted its ciphertexts in time.
+      ProtocolError: a ciphertext or its signature is wrong.
+    """
+    board = Board(open_exchange(exchange_url), keys, roster, clock=time.time)
+    own = load_or_encapsulate(folder.keys, keys, roster)
+    board.post(_kem_key(roster, keys.name), kind="kem", payload=own.payload)
+    earlier = [site for site in roster.sites if site < keys.name]
+    payloads = {site: _read_kem(board, site, timeouts) for site in earlier}
+    return SiteNode(
+        name=keys.name,
+        folder=folder,
+        board=board,
+        coordinator=roster.coordinator,
+        secrets=secrets,
+        pair_keys=dict(pair_keys(keys, roster, own, payloads)),
+        timeouts=timeouts,
+    )
+
+
+def site_from_environment(environ: Mapping[str, str]) -> SiteNode:
+    """Build the site from its worker's environment.
+
+    Raises:
+      ConfigError: a variable or the pinned roster is missing.
+    """
+    return _site(
+        _required(environ, "FEDHEALTH_SITE"),
+        folder_from_environment(environ),
+        _required(environ, "FEDHEALTH_EXCHANGE"),
+        Timeouts(**json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}"))),
+    )
+
+
+def folder_from_environment(environ: Mapping[str, str]) -> SiteFolder:
+    """The site's own folder."""
+    return SiteFolder(Path(_required(environ, "FEDHEALTH_SITE_DIR")))
+
+
+def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path, Path | None]:
+    """The site's name, its FHIR folder and its map folder."""
+    site_map = environ.get("FEDHEALTH_SITE_MAP")
+    name, fhir = _required(environ, "FEDHEALTH_SITE"), Path(_required(environ, "FEDHEALTH_SITE_FHIR"))
+    return name, fhir, None if site_map is None else Path(site_map)
+
+
+@lru_cache(maxsize=4)
+def _site(name: str, folder: SiteFolder, exchange_url: str, timeouts: Timeouts) -> SiteNode:
+    roster_file = folder.path / "roster.json"
+    if not roster_file.exists():
+        raise ConfigError("this site has no pinned roster", "enrol it; roster.json belongs in its folder")
+    return join(
+        folder,
+        keys=PartyKeys.load_or_create(folder.keys, name=name, role="site"),
+        roster=SignedRoster.from_bytes(roster_file.read_bytes()).verify(),
+        secrets=SiteSecrets.load_or_create(folder.keys),
+        exchange_url=exchange_url,
+        timeouts=timeouts,
+    )
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    try:
+        return environ[name]
+    except KeyError:
+        raise ConfigError(f"the environment variable {name} is not set", f"set {name} for this worker") from None
+
+
+def _read_kem(board: Board, site: str, timeouts: Timeouts) -> bytes:
+    key = _kem_key(board.roster, site)
+    board.wait(key, timeout_s=KEM_TIMEOUT_S, poll_s=timeouts.poll_s)
+    return board.read(key, kind="kem", sender=site, role="site").payload
+
+
+def _kem_key(roster: Roster, site: str) -> str:
+    return f"epochs/{roster.digest}/kem/{site}"

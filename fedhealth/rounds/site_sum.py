@@ -1,0 +1,113 @@
+"""A site's half of a secure sum over the exchange: reads the board, keeps the journal, asks the state machine.
+
+The state machine (`fedhealth.secagg.site`) does no I/O; here every record is durable before the message that
+depends on it is posted, and every object read is verified by the board.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth.config import Timeouts
+from fedhealth.errors import ProtocolError
+from fedhealth.exchange.board import Board
+from fedhealth.rounds.journal import SiteJournal
+from fedhealth.rounds.objects import PhaseRoster, address_of, sum_key
+from fedhealth.secagg.plan import SumPlan
+from fedhealth.secagg.site import SiteSum, SumSecrets
+
+VectorOf = Callable[[SumPlan], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSumContext:
+    """What a site needs for any sum: its board, journal, pair keys and patience."""
+
+    board: Board
+    journal: SiteJournal
+    site: str
+    coordinator: str
+    pair_keys: Mapping[str, bytes]
+    timeouts: Timeouts
+
+
+def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) -> bool:
+    """Take part in one secure sum, from share to open.
+
+    Args:
+      context: the site's own surroundings.
+      plan: the verified plan (R0) that this site has agreed to answer.
+      vector_of: gives the site's int64 vector of ``plan.length`` for this plan; called after the shares left.
+
+    Returns:
+      True when this site's vector is in the sum, False when the coordinator closed a phase without it.
+
+    Raises:
+      ProtocolError: a peer or the coordinator lied.
+      TransportError: a phase did not close in time.
+    """
+    secrets = context.journal.open_plan(
+        run=plan.run,
+        counter=plan.counter,
+        plan_digest=plan.digest,
+        secrets=lambda: SumSecrets.draw().to_bytes(),
+    )
+    machine = SiteSum(
+        plan, site=context.site, pair_keys=context.pair_keys, secrets=SumSecrets.from_bytes(secrets)
+    )
+    _post(context, plan, "share", machine.share())  # R1
+    vector = vector_of(plan)
+    shared = _phase(context, plan, "share")
+    if context.site not in shared.sites:
+        return False
+    shares = {site: _read(context, plan, "share", site, shared) for site in shared.sites}
+    _post(context, plan, "masked", machine.mask(shares, vector))  # R2
+    masked = _phase(context, plan, "masked")
+    if context.site not in masked.sites:
+        return False
+    statement = machine.agree(masked.sites)
+    context.journal.sign_once(run=plan.run, plan_digest=plan.digest, statement=statement)
+    _post(context, plan, "agree", statement)  # R3
+    agreed = _phase(context, plan, "agree")
+    agreements = {site: _read(context, plan, "agree", site, agreed) for site in agreed.sites}
+    _post(context, plan, "open", machine.open(agreements))  # R4
+    return True
+
+
+def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> None:
+    context.board.post(
+        sum_key(plan, phase, context.site), kind=phase, payload=payload, **address_of(plan)
+    )
+
+
+def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:
+    """Wait until the coordinator has closed a phase and read its signed list."""
+    key = sum_key(plan, phase, context.coordinator)
+    context.board.wait(key, timeout_s=context.timeouts.coordinator_timeout_s, poll_s=context.timeouts.poll_s)
+    opened = context.board.read(
+        key,
+        kind="roster",
+        sender=context.coordinator,
+        role="coordinator",
+        **address_of(plan),
+    )
+    roster = PhaseRoster.from_bytes(opened.payload)
+    if not set(roster.sites) <= set(plan.cohort):
+        raise ProtocolError(
+            "the coordinator listed a site outside the plan's cohort", "report it to the consortium"
+        )
+    return roster
+
+
+def _read(context: SiteSumContext, plan: SumPlan, phase: str, site: str, roster: PhaseRoster) -> bytes:
+    opened = context.board.read(
+        sum_key(plan, phase, site),
+        kind=phase,
+        sender=site,
+        role="site",
+        digest=roster.digests[site],
+        **address_of(plan),
+    )
+    return opened.payload

@@ -1,0 +1,176 @@
+"""The coordinator's side of a secure sum, I/O-free: it can open the sum over the survivors and nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from fedhealth.errors import PolicyError, ProtocolError
+from fedhealth.secagg.messages import OpenMessage, ShareMessage, decode
+from fedhealth.secagg.plan import SumPlan
+from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, apply_mask, commit, derive
+from fedhealth.secagg.shamir import rebuild
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSum:
+    """The sum over the survivors: int64, signed, of the plan's length."""
+
+    vector: NDArray[np.int64]
+    survivors: tuple[str, ...]
+    blamed: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class CoordinatorSum:
+    """One secure sum. Memory does not grow with the number of sites times the vector.
+
+    Attributes:
+      plan: the plan that was posted.
+      blamed: sites whose message was wrong, with the reason.
+    """
+
+    plan: SumPlan
+    blamed: dict[str, str] = field(default_factory=dict)
+    _shares: dict[str, ShareMessage] = field(default_factory=dict)
+    _total: NDArray[np.unsignedinteger] | None = None
+    _received: list[str] = field(default_factory=list)
+
+    def receive_shares(self, payloads: Mapping[str, bytes]) -> tuple[str, ...]:
+        """R1: take the share messages that fit the plan; returns U1, sorted.
+
+        Raises:
+          PolicyError: fewer than the threshold.
+        """
+        for site, payload in sorted(payloads.items()):
+            try:
+                self._shares[site] = self._checked(site, payload)
+            except ProtocolError as error:
+                self.blamed[site] = error.problem
+        disputed = self._disputed()
+        for site in disputed:
+            self.blamed[site] = "its pair seeds are disputed by most of the other sites"
+            del self._shares[site]
+        self._require(len(self._shares), "sent usable shares")
+        return tuple(self._shares)
+
+    def receive_masked(self, site: str, payload: bytes) -> None:
+        """R2: add one masked vector to the running sum.
+
+        Raises:
+          ProtocolError: a wrong size, a site outside U1, or a second vector.
+        """
+        dtype = RING_DTYPES[self.plan.ring_bits]
+        if site not in self._shares or site in self._received:
+            raise ProtocolError(f"site {site} sent a vector that nobody asked for", f"reject {site}")
+        if len(payload) != self.plan.length * dtype.itemsize:
+            raise ProtocolError(f"the masked vector of site {site} has a wrong size", f"reject {site}")
+        vector = np.frombuffer(payload, dtype=dtype)
+        if self._total is None:
+            self._total = np.zeros(self.plan.length, dtype=dtype)
+        np.add(self._total, vector, out=self._total)
+        self._received.append(site)
+
+    def propose(self) -> tuple[str, ...]:
+        """R3: U2, the sites whose vectors are in, sorted.
+
+        Raises:
+          PolicyError: fewer than the plan's smallest number of survivors.
+        """
+        self._require(len(self._received), "sent masked vectors")
+        return tuple(sorted(self._received))
+
+    def unmask(self, opens: Mapping[str, bytes]) -> OpenedSum:
+        """R4: rebuild b_j of the survivors and k_j of the dropped, take their masks off.
+
+        A share that does not fit its commitment is left out and its sender blamed.
+
+        Raises:
+          PolicyError: too few good shares.
+          ProtocolError: a rebuilt secret does not fit its owner's commitment.
+        """
+        if self._total is None:
+            raise RuntimeError("unmask comes after receive_masked")
+        survivors = self.propose()
+        messages = {site: decode(data, OpenMessage, sender=site) for site, data in sorted(opens.items())}
+        total = self._total.copy()
+        for owner in survivors:
+            seed = self._rebuild(owner, {site: m.mask_shares for site, m in messages.items()}, kind="mask")
+            apply_mask(total, seed, sign=-1)
+        for owner in (site for site in self._shares if site not in survivors):
+            key = self._rebuild(owner, {site: m.key_shares for site, m in messages.items()}, kind="key")
+            for peer, seed in self._unwrap(owner, key).items():
+                if peer in survivors:
+                    apply_mask(total, seed, sign=-1 if peer > owner else 1)
+        signed = total.view(np.int32 if self.plan.ring_bits == 32 else np.int64).astype(np.int64)
+        return OpenedSum(vector=signed, survivors=survivors, blamed=dict(self.blamed))
+
+    def _checked(self, site: str, payload: bytes) -> ShareMessage:
+        message = decode(payload, ShareMessage, sender=site)
+        cohort, peers = set(self.plan.cohort), set(self.plan.cohort) - {site}
+        if (
+            set(message.sealed) != peers
+            or set(message.pair_seeds) != peers
+            or set(message.mask_shares) != cohort
+            or set(message.key_shares) != cohort
+        ):
+            raise ProtocolError(f"the shares of site {site} are not for this cohort", f"reject {site}")
+        return message
+
+    def _disputed(self) -> tuple[str, ...]:
+        """Sites whose H(s_ij) differs from what most of the others committed to."""
+        against = {
+            site: sum(
+                message.pair_seeds[peer] != self._shares[peer].pair_seeds[site]
+                for peer in self._shares
+                if peer != site
+            )
+            for site, message in self._shares.items()
+        }
+        return tuple(site for site, count in against.items() if 2 * count > len(self._shares) - 1)
+
+    def _rebuild(self, owner: str, by_holder: Mapping[str, Mapping[str, bytes]], *, kind: str) -> bytes:
+        """One secret from at least t shares that fit their commitments."""
+        message, digest = self._shares[owner], self.plan.digest
+        committed = message.mask_shares if kind == "mask" else message.key_shares
+        good: dict[int, bytes] = {}
+        for holder, shares in by_holder.items():
+            share = shares.get(owner)
+            if share is None or commit(f"{kind} share", digest, share) != committed[holder]:
+                self.blamed[holder] = f"its share of site {owner} is missing or does not fit"
+                continue
+            good[self.plan.cohort.index(holder) + 1] = share
+        if len(good) < self.plan.threshold:
+            self._require(len(good), "opened good shares")
+        chosen = dict(sorted(good.items())[: self.plan.threshold])
+        secret = rebuild(chosen, size=SEED_BYTES)
+        label, expected = ("mask seed", message.mask_seed) if kind == "mask" else ("wrap key", message.wrap_key)
+        if secret is None or commit(label, digest, secret) != expected:
+            raise ProtocolError(f"site {owner} shared another secret than it committed to", f"exclude {owner}")
+        return secret
+
+    def _unwrap(self, owner: str, key: bytes) -> dict[str, bytes]:
+        """The pair seeds of a dropped site, checked against both ends' commitments."""
+        digest = self.plan.digest
+        peers = [peer for peer in self.plan.cohort if peer != owner]
+        try:
+            wrapped = AESGCM(derive(key, "wrap", digest))
+            plain = wrapped.decrypt(bytes(12), self._shares[owner].wrapped, digest.encode())
+        except InvalidTag:
+            raise ProtocolError(f"site {owner} wrapped its seeds under another key", f"exclude {owner}") from None
+        seeds = {peer: plain[i * SEED_BYTES : (i + 1) * SEED_BYTES] for i, peer in enumerate(peers)}
+        for peer, seed in seeds.items():
+            if peer in self._shares and self._shares[peer].pair_seeds[owner] != commit("pair seed", digest, seed):
+                raise ProtocolError(f"site {owner} wrapped another seed than it used", f"exclude {owner}")
+        return seeds
+
+    def _require(self, count: int, what: str) -> None:
+        needed = max(self.plan.threshold, self.plan.min_survivors)
+        if count < needed:
+            raise PolicyError(
+                f"only {count} of {len(self.plan.cohort)} sites {what}; {needed} are needed",
+                "bring the missing sites back and start the round again",
+            )

@@ -1,0 +1,86 @@
+"""R0: the plan of one secure sum. Its digest binds every seed, share and statement of the sum."""
+
+import hashlib
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedhealth.errors import ProtocolError
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+MAX_LENGTH = 50_000_000
+"""Largest vector, in entries."""
+
+
+def threshold_for(sites: int) -> int:
+    """t = floor(2n/3) + 1 of n sites: 3 of 3, 11 of 15, 27 of 40."""
+    return 2 * sites // 3 + 1
+
+
+class SumPlan(BaseModel):
+    """One plan is one secure sum. A second vector under the same plan does not exist.
+
+    Guarantees: the cohort is sorted, without repetition and at least 3 sites; 2t > n + 1, so that one colluding
+    site and a coordinator that shows two lists cannot open two sums; every party parses the same bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    study_digest: Digest
+    run: str
+    round: Annotated[int, Field(ge=0)]
+    purpose: Name
+    step: Annotated[int, Field(ge=0)]
+    attempt: Annotated[int, Field(ge=0)]
+    model_digest: Digest
+    settings_digest: Digest
+    roster_digest: Digest
+    cohort: tuple[Name, ...]
+    threshold: int
+    min_survivors: int
+    ring_bits: Literal[32, 64]
+    length: Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+    counter: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        sites = len(self.cohort)
+        if sites < 3:
+            raise ValueError("a secure sum needs at least 3 sites")
+        if tuple(sorted(set(self.cohort))) != self.cohort:
+            raise ValueError("the cohort must be sorted and without repetition")
+        if self.threshold != threshold_for(sites) or not 2 * self.threshold > sites + 1:
+            raise ValueError("the threshold is not the one of this cohort")
+        if not self.threshold <= self.min_survivors <= sites:
+            raise ValueError("the smallest number of survivors must lie between the threshold and the cohort")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """H(plan): hex SHA-256 of `to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """RFC 8785 bytes."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Parse `to_bytes`.
+
+        Raises:
+          ProtocolError: malformed, not canonical, or unsafe (cohort under 3, wrong threshold).
+        """
+        try:
+            plan = cls.model_validate_json(data)
+        except ValidationError:
+            raise ProtocolError(
+                "a plan is malformed or unsafe", "ask the coordinator which version it runs"
+            ) from None
+        if plan.to_bytes() != data:
+            raise ProtocolError("a plan is not in canonical form", "ask the coordinator which version it runs")
+        return plan

@@ -1,0 +1,58 @@
+"""Keys, commitments and masks: HKDF-SHA256, SHA-256 and AES-256-CTR, each with its own label."""
+
+import hashlib
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+RING_DTYPES = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
+SEED_BYTES = 32
+_CHUNK_BYTES = 1 << 20
+
+Ring = NDArray[np.unsignedinteger]
+
+
+def derive(key: bytes, *parts: str, size: int = 32) -> bytes:
+    """HKDF-SHA256 of a key under a label; the parts are joined unambiguously.
+
+    Raises:
+      ValueError: the key has fewer than 256 bits.
+    """
+    if len(key) < SEED_BYTES:
+        raise ValueError("a key needs at least 256 bits")
+    info = b"".join(len(part).to_bytes(4, "big") + part.encode() for part in ("fedhealth secagg 1", *parts))
+    return HKDF(algorithm=SHA256(), length=size, salt=None, info=info).derive(key)
+
+
+def commit(label: str, plan_digest: str, value: bytes) -> bytes:
+    """SHA-256 commitment. Hiding because every value committed to is a key or share of 256 bits or more."""
+    head = f"fedhealth secagg 1 {label} {plan_digest} ".encode()
+    return hashlib.sha256(head + value).digest()
+
+
+def apply_mask(vector: Ring, seed: bytes, *, sign: int) -> None:
+    """Add (sign 1) or subtract (sign -1) PRG(seed) in place, modulo the ring, in chunks.
+
+    Guarantees: memory does not grow with the vector; the same seed and length give the same mask everywhere
+    (little-endian words of AES-256-CTR under HKDF(seed, "vector"), counter from zero).
+
+    Raises:
+      ValueError: the seed has fewer than 256 bits.
+    """
+    cipher = Cipher(algorithms.AES(derive(seed, "vector")), modes.CTR(bytes(16))).encryptor()
+    per_chunk = _CHUNK_BYTES // vector.itemsize
+    size = min(len(vector), per_chunk)
+    zeros = bytes(size * vector.itemsize)
+    buffer = bytearray(size * vector.itemsize + 15)
+    for start in range(0, len(vector), per_chunk):
+        part = vector[start : start + per_chunk]
+        needed = part.size * part.itemsize
+        cipher.update_into(zeros[:needed] if needed < len(zeros) else zeros, buffer)
+        mask = np.frombuffer(buffer, dtype=vector.dtype, count=part.size)
+        if sign > 0:
+            np.add(part, mask, out=part)
+        else:
+            np.subtract(part, mask, out=part)

@@ -1,0 +1,100 @@
+"""Prefect for one working directory: its temporary server, with its own home, started before Prefect is imported.
+
+When PREFECT_API_URL is set, that server is used and nothing is started.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+from fedhealth.errors import TransportError
+
+START_TIMEOUT_S = 90.0
+_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "1",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+}
+
+
+@dataclass(slots=True)
+class PrefectServer:
+    """A server on its way up; ``wait`` returns when it answers."""
+
+    url: str
+    process: subprocess.Popen[bytes] | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to talk to this server."""
+        return {name: os.environ[name] for name in ("PREFECT_HOME", "PREFECT_API_URL", *_QUIET) if name in os.environ}
+
+    def wait(self) -> None:
+        """Return when the server is healthy.
+
+        Raises:
+          TransportError: it did not come up.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process is not None and self.process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except (URLError, OSError):
+                time.sleep(0.1)
+        raise TransportError(f"no Prefect server answers at {self.url}", "check PREFECT_API_URL, or run `fedhealth doctor`")
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[PrefectServer]:
+    """Start (or find) the Prefect server of a working directory and point this process at it.
+
+    Guarantees: PREFECT_HOME lies in the working directory; the server started here ends with the block.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        yield PrefectServer(configured, None)
+        return
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    port = free_port()
+    os.environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--timeout-keep-alive", "5"]
+    with (home / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        yield PrefectServer(os.environ["PREFECT_API_URL"], process)
+    finally:
+        for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+            os.environ.pop(name, None)
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def free_port() -> int:
+    """A port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

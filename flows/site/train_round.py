@@ -1,0 +1,21 @@
+"""train_round: a site answers every round that is open for it.
+
+Runs on the site's own worker (FEDHEALTH_EXCHANGE, FEDHEALTH_SITE, FEDHEALTH_SITE_DIR). The coordinator starts it once per
+round; it also runs by its schedule, and ends with "nothing open" when there is nothing to do. Killed halfway, it
+goes on within the open sum with the same bytes.
+"""
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from tasks.site.rounds import answer, find_open_manifests
+
+
+@flow(name="train_round", persist_result=False)
+def train_round() -> State[None]:
+    """Answer all open manifests of this worker's site."""
+    opened = find_open_manifests()
+    if not opened:
+        return Completed(name="NothingOpen", message="nothing open")
+    outcomes = [answer(run, number) for run, number in opened]
+    return Completed(message=", ".join(sorted(set(outcomes))))
