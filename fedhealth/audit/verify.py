@@ -6,6 +6,7 @@ caller read from the registry. It trusts no server and no clock.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, open_checkpoint
 from fedhealth.audit.log import (
@@ -213,7 +214,12 @@ def _check_object(audit: _Audit, key: str) -> None:
     audit.digests[key] = opened.digest
     if opened.header.key != key:
         raise ProtocolError("was posted under another key", "treat it as misplaced")
-    check_may_post(key, opened.header.sender, audit.roster.party(opened.header.sender).role)
+    sender = opened.header.sender
+    check_may_post(key, sender, audit.roster.party(sender).role)
+    segments = key.split("/")
+    owners = {segments[-1], *(after for before, after in pairwise(segments) if before == "sites")}
+    if owners & set(audit.roster.sites) - {sender}:
+        raise ProtocolError("was posted by another party than the site that it names", "treat it as forged")
 
 
 def _check_subjects(audit: _Audit) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 
 from pydantic import ValidationError
 
@@ -85,7 +86,10 @@ class Board:
         if self.exchange.exists(key):
             return self._already_posted(header)
         data = seal(payload, header, keys=self.keys)
-        self.exchange.put(key, data)
+        try:
+            self.exchange.put(key, data)
+        except ProtocolError:  # another process of this party may have been faster
+            return self._already_posted(header)
         return sha256(data).hexdigest()
 
     def read(
@@ -170,15 +174,17 @@ class Board:
 
 
 def check_may_post(key: str, name: str, role: Role) -> None:
-    """Return when a party of that role may post under ``key``: a site only under its own name.
+    """Return when a party of that role may post under ``key``.
+
+    A site may post only where its own name is the last segment or follows ``sites``, so a
+    run or study that happens to bear its name gives it nothing.
 
     Raises:
       ProtocolError: it may not.
     """
-    if role == "site" and name not in key.split("/"):
-        raise ProtocolError(
-            f"the site {name} may not post {key}", "post under a key with the site's own name"
-        )
+    segments = key.split("/")
+    if role == "site" and segments[-1] != name and ("sites", name) not in pairwise(segments):
+        raise ProtocolError(f"the site {name} may not post {key}", "use a key with its own name")
 
 
 def _compare(header: Header, expected: dict[str, object], key: str) -> None:

@@ -45,7 +45,7 @@ class FolderExchange:
             return
         staged = self.root / _STAGING / secrets.token_hex(16)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(path.parent)
             try:
                 self._write(staged, data)
                 os.link(staged, path)
@@ -120,6 +120,13 @@ class FolderExchange:
             if folder == self.root:
                 return
             folder = folder.parent
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and its parents 0700 (``mkdir(parents=True)`` ignores the mode for parents)."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _raise_unless_missing(error: OSError) -> None:

@@ -50,7 +50,13 @@ def exactly(size: int, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+RESERVED_NAMES = frozenset({"study", "manifest", "model", "aggregate", "ready", "abstain", "sites"})
+"""Last segments of keys that belong to a role, not to a party of that name."""
+
+
 def _checked_name(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError("a party may not bear the name of a kind of object")
     if not _NAME.match(name) or name.endswith("."):
         raise ValueError("a name has 1-63 of a-z 0-9 . _ - and starts with a letter or digit")
     return name

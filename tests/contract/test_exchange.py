@@ -111,9 +111,10 @@ class TestFolderExchange(ExchangeContract):
         return FolderExchange(tmp_path / "exchange")
 
     def test_files_are_for_this_user_only(self, tmp_path: Path) -> None:
-        FolderExchange(tmp_path / "x").put("a/b", b"1")
-        assert stat.S_IMODE((tmp_path / "x/a/b").stat().st_mode) == 0o600
-        assert stat.S_IMODE((tmp_path / "x/a").stat().st_mode) == 0o700
+        FolderExchange(tmp_path / "x").put("a/b/c", b"1")
+        assert stat.S_IMODE((tmp_path / "x/a/b/c").stat().st_mode) == 0o600
+        for folder in ("x", "x/.staging", "x/a", "x/a/b"):
+            assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700
 
     def test_of_many_writers_with_different_bytes_exactly_one_wins(self, tmp_path: Path) -> None:
         exchange = FolderExchange(tmp_path, durable=False)

@@ -169,6 +169,14 @@ def test_a_late_upload_is_a_note_and_an_unsigned_one_a_failure(history: Any) -> 
     assert not history.audit().ok
 
 
+@pytest.mark.parametrize(
+    "key", ["runs/r1/sums/1/update/0/1/masked/west", "runs/r1/rounds/1/sites/west/ready"]
+)
+def test_an_object_by_the_coordinator_in_the_place_of_a_site_is_found(history: Any, key: str) -> None:
+    history.boards["hub"].post(key, kind="masked", payload=b"x")
+    assert "object" in kinds(history.audit())
+
+
 def test_an_object_outside_the_known_folders_is_noted(history: Any) -> None:
     history.exchange.put("notes/readme", b"hello")
     result = history.audit()

@@ -65,7 +65,8 @@ def test_an_object_that_the_store_shows_elsewhere_is_refused(
 
 
 def test_a_site_posts_only_under_its_own_name(board_of: BoardOf, exchange: FolderExchange) -> None:
-    for key in ("runs/r1/rounds/2/model", KEY.replace("north", "south"), KEY + "ern", "runs/r1/x-north"):
+    other = KEY.replace("north", "south")
+    for key in ("runs/r1/rounds/2/model", other, KEY + "ern", "runs/r1/x-north", "runs/north/rounds/2/model"):
         with pytest.raises(ProtocolError, match="may not post"):
             board_of("north").post(key, payload=b"x", **PLACE)
     assert exchange.list() == ()
@@ -97,6 +98,16 @@ def test_posting_again_returns_the_first_digest(board_of: BoardOf, exchange: Fol
     assert board_of("north").post(KEY, payload=b"vector", **PLACE) == first
     assert board_of("north").post(KEY, payload=b"another draw", **PLACE) == first
     assert exchange.get(KEY) == stored
+
+
+def test_two_processes_of_one_party_end_with_the_same_object(
+    board_of: BoardOf, exchange: FolderExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = board_of("north").post(KEY, payload=b"vector", **PLACE)
+    monkeypatch.setattr(FolderExchange, "exists", lambda self, key: False)  # the other one came just after
+    assert board_of("north").post(KEY, payload=b"another draw", **PLACE) == first
+    with pytest.raises(ProtocolError, match="sender"):
+        board_of("hub").post(KEY, payload=b"vector", **PLACE)
 
 
 def test_posting_where_something_else_is_is_refused(board_of: BoardOf, exchange: FolderExchange) -> None:

@@ -133,7 +133,9 @@ def test_keys_of_another_party_are_refused(tmp_path: Path, name: str, role: str)
         PartyKeys.load_or_create(tmp_path, name=name, role=role)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["", "North", "a/b", "..", "a..b", ".a", "a.", "a b", "é", "a\n", "x" * 64])
+@pytest.mark.parametrize(
+    "name", ["", "North", "a/b", "..", "a..b", ".a", "a.", "a b", "é", "a\n", "x" * 64, "model", "sites"]
+)
 def test_a_name_that_cannot_be_a_key_segment_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
         make(tmp_path / "keys", name)
