@@ -21,7 +21,7 @@ LOGIT_RANGE = 8.0
 TENTHS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """Pooled metrics; None where there were too few people to show any.
 
@@ -35,15 +35,15 @@ class Metrics:
       n: rows scored; n_positive: those with the outcome.
     """
 
-    auroc: float | None
-    low: float | None
-    high: float | None
-    auroc_resolution: float | None
-    auprc: float | None
-    brier: float | None
-    ece: float | None
-    n: int | None
-    n_positive: int | None
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    auroc_resolution: float | None = None
+    auprc: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+    n: int | None = None
+    n_positive: int | None = None
 
     @property
     def is_suppressed(self) -> bool:
@@ -101,7 +101,7 @@ def pooled_metrics(sum_vector: NDArray[np.int64], *, bins: int = 512, min_cell: 
     negatives, positives = sum_vector[: 2 * bins].astype(np.float64).reshape(2, bins)
     n, n_positive = int(negatives.sum() + positives.sum()), int(positives.sum())
     if min(n_positive, n - n_positive) < max(min_cell, 1):
-        return Metrics(*[None] * 7, n=n if n >= min_cell else None, n_positive=None)
+        return Metrics(n=n if n >= min_cell else None)
     area = auroc_with_interval(negatives, positives)
     residuals, square = sum_vector[2 * bins : -1] / SCALE, float(sum_vector[-1]) / SCALE
     return Metrics(

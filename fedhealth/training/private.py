@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedhealth.models.networks import Perceptron
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.training.memory import keep_freed_memory
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.sampling import PatientSampler
 
@@ -72,6 +73,7 @@ def private_steps(
 
     Source: Abadi et al. 2016, Algorithm 1.
     """
+    keep_freed_memory()
     module = GradSampleModule(network, loss_reduction="sum")
     private = KeyedDPOptimizer(
         optimizer,
@@ -90,7 +92,7 @@ def private_steps(
             private.zero_grad(set_to_none=True)
             logits = module(features[drawn])
             loss = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="sum")
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             private.step()
             total, rows = total + float(loss.detach()), rows + len(drawn)
     module.remove_hooks()

@@ -40,4 +40,5 @@ class PatientSampler:
           Row numbers, (drawn patients,).
         """
         drawn = np.flatnonzero(source.bernoulli(len(self.first), probability=sampling_probability))
-        return self.order[self.first[drawn] + source.choices(self.counts[drawn])]
+        rows: NDArray[np.int64] = self.order[self.first[drawn] + source.choices(self.counts[drawn])]
+        return rows
