@@ -53,7 +53,7 @@ def connect(tracking_uri: str) -> "MlflowClient":
     """
     _make_folder(tracking_uri)
     _switch_noise_off()
-    with _OPENING, mlflow_call("open the MLflow store"), _quiet():
+    with _OPENING, quiet(), mlflow_call("open the MLflow store"):
         import mlflow.pyfunc  # noqa: F401  # here, so that packing a model later costs nothing
         from mlflow.tracking import MlflowClient
 
@@ -90,6 +90,7 @@ def _switch_noise_off() -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def _make_folder(tracking_uri: str) -> None:

@@ -90,16 +90,18 @@ class StudyRun:
         self._rounds[number] = run.info.run_id
         return self._rounds[number]
 
-    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
         """Record figures of the whole run in one batch; None is left out.
+
+        MLflow shows the value of the highest step as the run's: the default is the step after the last round.
 
         Raises:
           TransportError: MLflow did not take them.
         """
         with mlflow_call("record metrics"):
-            self._client.log_batch(
-                self.mlflow_run, metrics=_metrics(metrics, at_ms=self._now_ms(), step=step)
-            )
+            final = max(self._rounds, default=-1) + 1
+            stamped = _metrics(metrics, at_ms=self._now_ms(), step=final if step is None else step)
+            self._client.log_batch(self.mlflow_run, metrics=stamped)
 
     def set_tags(self, tags: Mapping[str, Setting]) -> None:
         """Set tags of the run; an earlier value is replaced.

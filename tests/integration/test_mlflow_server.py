@@ -1,0 +1,123 @@
+"""A real ``mlflow server`` on PostgreSQL that proxies its artifacts: record, register, load back."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedhealth.errors import TransportError
+from fedhealth.models.networks import initial_weights, predict
+from fedhealth.models.statistics import Statistics
+from fedhealth.registry import Registry
+from fedhealth.study import Study, load_study
+from fedhealth.study.columns import feature_columns
+
+STUDY_FILE = Path(__file__).parents[2] / "infra" / "studies" / "demo-readmission.yaml"
+_START_S = 120
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server with its database and artifacts in a temporary folder."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    database = _start_postgres(folder / "postgres")
+    port = _free_port()
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", database, "--serve-artifacts"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait_until_healthy(f"http://127.0.0.1:{port}", process, folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def _start_postgres(folder: Path) -> str:
+    pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
+    try:
+        postgres = pgserver.get_server(folder, cleanup_mode="delete")
+        postgres.psql("CREATE DATABASE mlflow")
+    except Exception as error:  # noqa: BLE001  # a missing user or system library: say which and skip
+        pytest.skip(f"PostgreSQL cannot start here: {type(error).__name__}: {error}"[:300])
+    return str(postgres.get_uri("mlflow")).replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+                assert answer.status == 200
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"mlflow server did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return load_study(STUDY_FILE)
+
+
+@pytest.mark.slow
+def test_a_study_is_recorded_registered_and_loaded_through_a_server(
+    server: str, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    columns = feature_columns(study)
+    middle = np.array([(column.low + column.high) / 2 for column in columns], dtype=np.float32)
+    statistics = Statistics(
+        mean=middle, sd=np.ones_like(middle), median=middle, count=np.full(len(columns), 99.0)
+    )
+    weights = initial_weights(study, inputs=len(columns), seed=3)
+
+    registry = Registry(server, artifact_root=None)
+    run = registry.start_study_run(study.name, "run-1", params={"epsilon": 3.0}, tags={"mode": "deployed"})
+    for number in range(3):
+        run.log_round(
+            number,
+            {"auroc": 0.7},
+            params={"sites": 3},
+            digests={"model": "ab"},
+            log_index=number,
+            duration_s=1.0,
+        )
+    model = registry.register(run, weights, statistics, study, metrics={"auroc": 0.75}, tags={"log_index": 3})
+    run.finish(succeeded=True)
+
+    other = Registry(server, artifact_root=None)
+    assert other.model_file_digests(model.name, model.version) == model.file_digests
+    assert other.model_tags(model.name, model.version)["study_digest"] == study.digest
+    rows = np.tile(middle, (4, 1))
+    table = pd.DataFrame(rows.astype(np.float64), columns=pd.Index([c.name for c in columns], dtype=object))
+    scores = other.load(model.name, model.version).predict(table)
+    np.testing.assert_array_equal(scores, predict(weights, statistics, study, rows))
+    [found] = other.search(study.name)
+    assert (found.run_id, found.status, found.metrics["auroc"]) == ("run-1", "FINISHED", 0.75)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_is_a_transport_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TransportError, match="open the MLflow store"):
+        Registry(f"http://127.0.0.1:{_free_port()}", artifact_root=None)
