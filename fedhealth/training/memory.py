@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: per-sample gradients are tens of megabytes, freed and asked for in every step."""
+"""Keep freed memory in the process: per-sample gradients are megabytes, freed and asked for in every step."""
 
 import ctypes
 from functools import lru_cache
