@@ -1,6 +1,6 @@
 """The bulletin board through which everything travels: stores, envelopes, posting and reading."""
 
-from fedhealth.exchange.board import Board
+from fedhealth.exchange.board import Board, read_object
 from fedhealth.exchange.envelope import LIMITS, Header, Limits, Opened, seal, unseal
 from fedhealth.exchange.folder import FolderExchange
 from fedhealth.exchange.store import Exchange, open_exchange
@@ -14,6 +14,7 @@ __all__ = [
     "Limits",
     "Opened",
     "open_exchange",
+    "read_object",
     "seal",
     "unseal",
 ]

@@ -14,6 +14,8 @@ from fedhealth.exchange.store import Exchange
 from fedhealth.identity.keys import PartyKeys
 from fedhealth.identity.roster import Role, Roster
 
+_PLACE = frozenset({"study", "run", "round", "purpose", "step", "attempt", "plan"})
+
 
 @dataclass(frozen=True, slots=True)
 class Board:
@@ -120,17 +122,20 @@ class Board:
           ProtocolError: any check fails.
           TransportError: the store failed.
         """
-        opened = unseal(self._get(key), roster=self.roster, limits=self.limits)
-        if digest is not None and opened.digest != digest:
-            raise _mismatch(key, "digest")
-        if self.roster.party(sender).role != role:
-            raise _mismatch(key, "role")
-        check_may_post(key, sender, role)
-        expected = {"key": key, "kind": kind, "sender": sender, "run": run, "round": round}
-        expected |= {"purpose": purpose, "step": step, "attempt": attempt}
-        expected |= {name: value for name, value in (("study", study), ("plan", plan)) if value is not None}
-        _compare(opened.header, expected, key)
-        return opened
+        place: dict[str, str | int] = {"run": run, "round": round, "purpose": purpose, "step": step}
+        place["attempt"] = attempt
+        place |= {name: value for name, value in (("study", study), ("plan", plan)) if value is not None}
+        return read_object(
+            self.exchange,
+            key,
+            roster=self.roster,
+            kind=kind,
+            sender=sender,
+            role=role,
+            digest=digest,
+            limits=self.limits,
+            **place,
+        )
 
     def exists(self, key: str) -> bool:
         """Tell whether something, not yet verified, is under ``key``."""
@@ -171,6 +176,41 @@ class Board:
         ignored = {"payload_digest", "payload_bytes", "time"}
         _compare(opened.header, wanted.model_dump(exclude=ignored), wanted.key)
         return opened.digest
+
+
+def read_object(
+    exchange: Exchange,
+    key: str,
+    *,
+    roster: Roster,
+    kind: str,
+    sender: str,
+    role: Role,
+    digest: str | None = None,
+    limits: Limits = LIMITS,
+    **place: str | int,
+) -> Opened:
+    """Return a verified object; needs no keys, so that whoever knows the roster can read.
+
+    Guarantees: as ``Board.read``; of the header's place (study, run, round, purpose, step,
+    attempt, plan) what is given in ``place``.
+
+    Raises:
+      MissingObjectError: nothing is there yet.
+      ProtocolError: any check fails.
+      TransportError: the store failed.
+      ValueError: ``place`` names something that is not a header field.
+    """
+    if not set(place) <= _PLACE:
+        raise ValueError("not a field of a header's place")
+    opened = unseal(exchange.get(key, max_bytes=limits.max_bytes), roster=roster, limits=limits)
+    if digest is not None and opened.digest != digest:
+        raise _mismatch(key, "digest")
+    if roster.party(sender).role != role:
+        raise _mismatch(key, "role")
+    check_may_post(key, sender, role)
+    _compare(opened.header, {"key": key, "kind": kind, "sender": sender, **place}, key)
+    return opened
 
 
 def check_may_post(key: str, name: str, role: Role) -> None:

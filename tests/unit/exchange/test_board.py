@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedhealth.errors import MissingObjectError, ProtocolError, TransportError
-from fedhealth.exchange import Board, FolderExchange, Limits
+from fedhealth.exchange import Board, FolderExchange, Limits, read_object
 
 KEY = "runs/r1/sums/2/update/0/1/masked/north"
 PLACE: dict[str, Any] = {
@@ -52,6 +52,19 @@ def test_any_other_expectation_is_refused(board_of: BoardOf, field: str, value: 
     board_of("north").post(KEY, payload=b"vector", study="ab" * 32, plan="cd" * 32, **PLACE)
     with pytest.raises(ProtocolError):
         board_of("hub").read(KEY, **(READ | {field: value}))
+
+
+def test_whoever_knows_the_roster_reads_without_keys(board_of: BoardOf, exchange: FolderExchange) -> None:
+    board_of("north").post(KEY, payload=b"vector", **PLACE)
+    roster = board_of("hub").roster
+    given: dict[str, Any] = {"roster": roster, "kind": "masked", "sender": "north", "role": "site"}
+    assert read_object(exchange, KEY, **given).payload == b"vector"
+    assert read_object(exchange, KEY, **given, run="r1", round=2).payload == b"vector"
+    for changes in ({"kind": "share"}, {"sender": "south"}, {"round": 3}, {"digest": "0" * 64}):
+        with pytest.raises(ProtocolError):
+            read_object(exchange, KEY, **(given | changes))
+    with pytest.raises(ValueError, match="place"):
+        read_object(exchange, KEY, **given, rounds=2)
 
 
 def test_an_object_that_the_store_shows_elsewhere_is_refused(
