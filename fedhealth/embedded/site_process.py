@@ -19,15 +19,9 @@ from fedhealth.config import Timeouts
 from fedhealth.errors import DataError, FedHealthError
 from fedhealth.identity import PartyKeys, SignedRoster, SiteSecrets, seed_material
 from fedhealth.rounds.site import SiteNode
-from fedhealth.rounds.site_data import (
-    SiteDataState,
-    SiteFolder,
-    harmonise_site,
-    record_state,
-    rows_of,
-    validate_site,
-)
+from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state, rows_of
 from fedhealth.rounds.site_environment import join
+from fedhealth.rounds.site_load import harmonise_site, validate_site
 from fedhealth.study.spec import Study
 
 

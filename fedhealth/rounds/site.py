@@ -49,7 +49,8 @@ from fedhealth.rounds.site_sum import SiteSumContext, take_part
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
-from fedhealth.training import LocalPlan, local_seed, plan_local, train_local
+from fedhealth.training.local import train_local
+from fedhealth.training.plan import LocalPlan, local_seed, plan_local
 
 _log = logging.getLogger("fedhealth.site")
 

@@ -6,21 +6,14 @@ which the site abstains.
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from fedhealth.cdm import Accounting, harmonize
-from fedhealth.errors import DataError
 from fedhealth.features import build_rows
 from fedhealth.features.rows import Rows, load_rows, save_rows
 from fedhealth.rounds.journal import write_durably
 from fedhealth.study.policy import SitePolicy
 from fedhealth.study.spec import Study
-from fedhealth.validation import ValidationReport, validate_cdm
-
-Validate = Literal["all", "sample", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,41 +59,6 @@ class SiteDataState:
     reason: str | None
 
 
-def harmonise_site(
-    folder: SiteFolder,
-    fhir: Path,
-    *,
-    site: str,
-    site_map: Path | None,
-    site_secret: bytes,
-    validate: Validate = "sample",
-    progress: Callable[[str], None] | None = None,
-) -> Accounting:
-    """Convert a site's FHIR data to its CDM; what was derived from an older load is dropped.
-
-    Raises:
-      DataError: the data cannot be read; nothing half-written is left.
-    """
-    _forget_derived(folder)
-    return harmonize(
-        fhir,
-        folder.cdm,
-        site=site,
-        site_map=site_map,
-        site_secret=site_secret,
-        validate=validate,
-        progress=progress,
-    )
-
-
-def validate_site(folder: SiteFolder) -> ValidationReport:
-    """Run the gate over the site's CDM and remember the verdict."""
-    report = validate_cdm(folder.cdm)
-    record_state(folder, SiteDataState(report.passed, None if report.passed else report.reason))
-    write_durably(folder.path / "validation.json", report.to_json().encode())
-    return report
-
-
 def record_state(folder: SiteFolder, state: SiteDataState) -> None:
     """Keep the verdict over the data, durably."""
     write_durably(
@@ -135,14 +93,3 @@ def rows_of(folder: SiteFolder, study: Study, *, site_secret: bytes) -> Rows:
 def policy_digest(policy: SitePolicy) -> str:
     """What the site's approval commits to."""
     return hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
-
-
-def _forget_derived(folder: SiteFolder) -> None:
-    folder.state.unlink(missing_ok=True)
-    for path in (folder.path / "rows").glob("*"):
-        path.unlink()
-
-
-def abstain_reason(error: DataError) -> str:
-    """A reason code that may travel: never the error's text."""
-    return f"data_{type(error).__name__.lower()}"

@@ -1,0 +1,300 @@
+"""One embedded run: the processes that were started, what stage took how long, and the report's raw material."""
+
+import contextvars
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+from fedhealth.config import Timeouts, Workdir
+from fedhealth.embedded.consortium import Consortium, load_consortium
+from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRun
+from fedhealth.embedded.enrolment import enrol
+from fedhealth.embedded.pool import SitePool, start_forkserver
+from fedhealth.embedded.results import StudyResult, build_report, reference_rows, verify_workdir
+from fedhealth.embedded.site_process import SiteConfig
+from fedhealth.errors import ConfigError, DataError
+from fedhealth.study import Study, load_study
+
+POLL_S = 0.05
+CORES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSettings:
+    """What an embedded run is asked to do."""
+
+    studies: tuple[str, ...]
+    consortium: str
+    workdir: str
+    references: bool = False
+    seed: int = 0
+    fhir_validation: str = "sample"
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Launch:
+    """A running consortium on one machine. It holds folders and processes, never a key or a row."""
+
+    settings: LaunchSettings
+    workdir: Workdir
+    consortium: Consortium
+    studies: dict[str, Study]
+    study_files: dict[str, Path]
+    pool: SitePool
+    coordinator: CoordinatorProcess
+    seconds: dict[str, float] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    references: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    verified: dict[str, Any] = field(default_factory=dict)
+    notify: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
+    _cores: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(CORES))
+    _lock: Lock = field(default_factory=Lock)
+    _stage_done: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites."""
+        return self.pool.sites
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Ids of the planned runs, in their order."""
+        return tuple(self.studies)
+
+    def enrol(self) -> str:
+        """Keys, roster, pair keys; returns the roster's digest."""
+        with self._stage("enrol"):
+            signed = enrol(self.pool, coordinator_folder=self.workdir.coordinator, pin=self.workdir.roster)
+        return signed.roster.digest
+
+    def harmonise(self, site: str) -> str:
+        """One site's FHIR (or OMOP) to its CDM; a site that cannot be read is out, with its reason."""
+        entry = self.consortium.entry(site)
+        with self._site_stage("harmonise", site):
+            if entry.cdm is not None:
+                result = self.pool.call(site, "use_cdm", str(entry.cdm))
+            else:
+                map_folder = None if entry.site_map is None else str(entry.site_map)
+                result = self.pool.call(
+                    site, "harmonise", str(entry.fhir), map_folder, self.settings.fhir_validation
+                )
+        if result["state"] == "failed":
+            self.states[site] = result["problem"]
+        return str(result["state"])
+
+    def validate(self, site: str) -> str:
+        """The gate at one site."""
+        if site in self.states:
+            return "data_unreadable"
+        with self._site_stage("validate", site):
+            result = self.pool.call(site, "validate")
+        return "passed" if result["passed"] else str(result["reason"])
+
+    def build_rows(self, site: str) -> str:
+        """Cohort and features of every study at one site."""
+        if site in self.states:
+            return "data_unreadable"
+        with self._site_stage("features", site):
+            results = [self.pool.call(site, "build_rows", study.canonical()) for study in self.studies.values()]
+        return "built" if all(result["built"] for result in results) else "not built"
+
+    def follow(self, site: str, run: str) -> str:
+        """One site answers every round of a run."""
+        outcomes = [outcome for _, outcome in self.pool.call(site, "follow", run)]
+        return ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
+
+    def await_run(self, run: str) -> int:
+        """Wait for the coordinator to finish a run; returns its number of rounds.
+
+        Raises:
+          FedHealthError: what the coordinator ended with.
+        """
+        rounds = self.studies[run].training.rounds + 2
+        with self._stage(f"rounds {self.studies[run].name}"):
+            while (result := self.coordinator.result(run)) is None:
+                time.sleep(POLL_S)
+                self.notify(f"rounds {self.studies[run].name}", self._closed_rounds(run), rounds)
+        closed = result["rounds"]
+        return len(closed) if isinstance(closed, list) else 0
+
+    def train_references(self, run: str) -> int:
+        """Local-only, unprotected federated and centralised models, in a process of their own that pools the rows."""
+        study = self.studies[run]
+        sites = tuple(site for site in self.sites if site not in self.states)
+        with self._stage("references"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
+            rows = executor.submit(
+                reference_rows, str(self.workdir.path), sites, study.canonical(), run, self.settings.seed
+            ).result()
+        self.references[run] = rows
+        return len(rows)
+
+    def verify(self) -> bool:
+        """Check log, exchange and registry against each other."""
+        with self._stage("verify the log"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
+            self.verified = executor.submit(verify_workdir, str(self.workdir.path)).result()
+        return bool(self.verified["ok"])
+
+    def write_report(self) -> str:
+        """report.json and report.html in the working directory; the report is attached to the runs in MLflow."""
+        with self._stage("report"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
+            results = tuple(self._result(run) for run in self.runs)
+            executor.submit(
+                build_report, str(self.workdir.path), results, dict(self.seconds), self._upper_bound()
+            ).result()
+        return str(self.workdir.report_html)
+
+    def _result(self, run: str) -> StudyResult:
+        content = self.coordinator.result(run)
+        if content is None:
+            raise ConfigError(f"the run {run} has no result", "run the study again")
+        return StudyResult(
+            study=self.studies[run].canonical(),
+            coordinator=json.dumps(content),
+            references=tuple(self.references.get(run, ())),
+            states=dict(self.states),
+            attrition=self._attrition(run),
+            verified=self.verified,
+        )
+
+    def _attrition(self, run: str) -> dict[str, Any]:
+        study = self.studies[run]
+        name = f"{study.name}-{study.digest[:16]}.attrition.json"
+        paths = {site: self.workdir.site(site) / "rows" / name for site in self.sites}
+        return {site: json.loads(path.read_bytes()) for site, path in paths.items() if path.exists()}
+
+    def _upper_bound(self) -> str | None:
+        """The folder with the generator's own probabilities, when the data is synthetic."""
+        roots = {entry.fhir.parent.parent for entry in self.consortium.sites if entry.fhir is not None}
+        first = next(iter(roots), None)
+        is_synthetic = len(roots) == 1 and first is not None and any(first.glob("*/truth.parquet"))
+        return str(first) if is_synthetic else None
+
+    def _closed_rounds(self, run: str) -> int:
+        return len(list((self.workdir.exchange / "runs" / run / "rounds").glob("*/aggregate")))
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        self.notify(name, 0, 1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+        self.notify(name, 1, 1)
+
+    @contextmanager
+    def _site_stage(self, name: str, site: str) -> Iterator[None]:
+        """A stage that runs at as many sites at once as there are cores; its time is from first to last."""
+        with self._cores:
+            started = time.monotonic()
+            yield
+            with self._lock:
+                first = self._first_started.setdefault(name, started)
+                self.seconds[name] = time.monotonic() - first
+                self._stage_done[name] = self._stage_done.get(name, 0) + 1
+                done = self._stage_done[name]
+        self.notify(name, done, len(self.sites))
+
+    _first_started: dict[str, float] = field(default_factory=dict)
+
+
+_current: contextvars.ContextVar[Launch] = contextvars.ContextVar("launch")
+
+
+def current_launch() -> Launch:
+    """The launch of this flow run."""
+    return _current.get()
+
+
+@contextmanager
+def open_launch(
+    settings: LaunchSettings, *, notify: Callable[[str, int, int], None] | None = None
+) -> Iterator[Launch]:
+    """Start the site processes and the coordinator's process; end them with the block.
+
+    Raises:
+      ConfigError, DataError, PolicyError: the consortium or a study cannot be used; nothing was started.
+    """
+    workdir = Workdir(Path(settings.workdir).resolve())
+    consortium = load_consortium(Path(settings.consortium))
+    files = {}
+    for path in settings.studies:
+        study = load_study(path)
+        files[run_id(study, datetime.now(UTC))] = (study, Path(path).resolve())
+    _check_sources(consortium)
+    workdir.path.mkdir(parents=True, exist_ok=True)
+    (workdir.coordinator / "roster.json").unlink(missing_ok=True)
+    studies = {run: study for run, (study, _) in files.items()}
+    without_privacy = all(study.privacy.mode == "none" for study in studies.values())
+    configs = {
+        entry.name: SiteConfig(
+            name=entry.name,
+            folder=workdir.site(entry.name),
+            exchange=str(workdir.exchange),
+            derive_from_seed=settings.seed if without_privacy else None,
+            timeouts=settings.timeouts,
+        )
+        for entry in consortium.sites
+    }
+    coordinator = _start_coordinator(settings, workdir, {run: path for run, (_, path) in files.items()})
+    try:
+        with SitePool(configs) as pool:
+            launch = Launch(
+                settings=settings,
+                workdir=workdir,
+                consortium=consortium,
+                studies=studies,
+                study_files={run: path for run, (_, path) in files.items()},
+                pool=pool,
+                coordinator=coordinator,
+            )
+            if notify is not None:
+                launch.notify = notify
+            token = _current.set(launch)
+            try:
+                yield launch
+            finally:
+                _current.reset(token)
+    finally:
+        coordinator.stop()
+
+
+def run_id(study: Study, now: datetime) -> str:
+    """A run's id: the study's name and the time of its start."""
+    return f"{study.name}-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
+
+
+def _check_sources(consortium: Consortium) -> None:
+    """Refuse folders that are not there before anything is written."""
+    for entry in consortium.sites:
+        source = entry.fhir or entry.cdm
+        if source is None or not source.is_dir():
+            raise DataError(f"site {entry.name}: its data folder does not exist", "correct its path")
+
+
+def _start_coordinator(settings: LaunchSettings, workdir: Workdir, runs: dict[str, Path]) -> CoordinatorProcess:
+    from fedhealth.registry import artifact_folder, store_uri
+
+    environment = dict(settings.environment)
+    environment["FEDHEALTH_TIMEOUTS"] = json.dumps(
+        {name: getattr(settings.timeouts, name) for name in Timeouts.__slots__}
+    )
+    return CoordinatorProcess(
+        folder=workdir.coordinator,
+        exchange=str(workdir.exchange),
+        tracking_uri=environment.pop("MLFLOW_TRACKING_URI", None) or store_uri(workdir.path),
+        artifacts=artifact_folder(workdir.path),
+        seed=settings.seed,
+        runs=tuple(PlannedRun(run=run, study_file=path) for run, path in runs.items()),
+        environment=environment,
+    )

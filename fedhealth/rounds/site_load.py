@@ -1,0 +1,53 @@
+"""A site's load: FHIR to CDM, then the gate whose verdict decides whether the site takes part."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from fedhealth.cdm import Accounting, harmonize
+from fedhealth.rounds.journal import write_durably
+from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
+from fedhealth.validation import ValidationReport, validate_cdm
+
+Validate = Literal["all", "sample", "off"]
+
+
+def harmonise_site(
+    folder: SiteFolder,
+    fhir: Path,
+    *,
+    site: str,
+    site_map: Path | None,
+    site_secret: bytes,
+    validate: Validate = "sample",
+    progress: Callable[[str], None] | None = None,
+) -> Accounting:
+    """Convert a site's FHIR data to its CDM; what was derived from an older load is dropped.
+
+    Raises:
+      DataError: the data cannot be read; nothing half-written is left.
+    """
+    _forget_derived(folder)
+    return harmonize(
+        fhir,
+        folder.cdm,
+        site=site,
+        site_map=site_map,
+        site_secret=site_secret,
+        validate=validate,
+        progress=progress,
+    )
+
+
+def validate_site(folder: SiteFolder) -> ValidationReport:
+    """Run the gate over the site's CDM and remember the verdict."""
+    report = validate_cdm(folder.cdm)
+    record_state(folder, SiteDataState(report.passed, None if report.passed else report.reason))
+    write_durably(folder.path / "validation.json", report.to_json().encode())
+    return report
+
+
+def _forget_derived(folder: SiteFolder) -> None:
+    folder.state.unlink(missing_ok=True)
+    for path in (folder.path / "rows").glob("*"):
+        path.unlink()
