@@ -1,0 +1,156 @@
+"""A hand-written CDM: a builder of small OMOP Parquet folders."""
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from fedhealth.cdm.tables import TABLES, VISIT_EXTRA
+from fedhealth.study import Study, load_study
+from fedhealth.vocabulary.concepts import SERIES_CONCEPTS
+
+DAY_ZERO = dt.datetime(2020, 1, 1, 8, 0)
+
+
+def at(days: float = 0.0, hours: float = 0.0) -> dt.datetime:
+    return DAY_ZERO + dt.timedelta(days=days, hours=hours)
+
+
+@dataclass
+class Cdm:
+    """Rows of a CDM, by table; `write` makes the Parquet folder."""
+
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    next_id: int = 1
+
+    def add(self, table: str, **values: Any) -> int:
+        self.rows.setdefault(table, []).append(values)
+        self.next_id += 1
+        return self.next_id - 1
+
+    def person(self, person_id: int = 1, *, born: int = 1950, gender: int = 8532, until: float = 1000) -> int:
+        self.add("person", person_id=person_id, gender_concept_id=gender, year_of_birth=born)
+        self.add("observation_period", person_id=person_id, observation_period_end_date=at(until).date())
+        return person_id
+
+    def visit(
+        self,
+        start: dt.datetime,
+        end: dt.datetime | None,
+        *,
+        person_id: int = 1,
+        concept: int = 9201,
+        discharged_to: int | None = 8536,
+        emergency: bool = False,
+        planned: bool = False,
+        timed: bool = True,
+    ) -> int:
+        visit_id = self.add(
+            "visit_occurrence",
+            visit_occurrence_id=self.next_id,
+            person_id=person_id,
+            visit_concept_id=concept,
+            visit_start_date=start.date(),
+            visit_start_datetime=start if timed else None,
+            visit_end_date=end.date() if end else None,
+            visit_end_datetime=end if timed else None,
+            discharged_to_concept_id=discharged_to,
+        )
+        self.add("visit_extra", visit_occurrence_id=visit_id, is_emergency=emergency, is_planned=planned)
+        return visit_id
+
+    def measure(
+        self,
+        name: str,
+        value: float,
+        when: dt.datetime,
+        *,
+        person_id: int = 1,
+        timed: bool = True,
+        which: int = 0,
+    ) -> int:
+        return self.add(
+            "measurement",
+            measurement_id=self.next_id,
+            person_id=person_id,
+            measurement_concept_id=SERIES_CONCEPTS[name][which].concept_id,
+            measurement_date=when.date(),
+            measurement_datetime=when if timed else None,
+            value_as_number=value,
+        )
+
+    def die(self, when: dt.datetime, *, person_id: int = 1, timed: bool = True) -> None:
+        self.add("death", person_id=person_id, death_date=when.date(), death_datetime=when if timed else None)
+
+    def condition(
+        self, code: str, when: dt.datetime, *, visit: int | None, status: int | None = None
+    ) -> None:
+        self.add(
+            "condition_occurrence",
+            condition_occurrence_id=self.next_id,
+            person_id=1,
+            condition_start_date=when.date(),
+            condition_source_value=code,
+            condition_status_concept_id=status,
+            visit_occurrence_id=visit,
+        )
+
+    def procedure(self, code: str, when: dt.datetime, *, person_id: int = 1) -> None:
+        self.add(
+            "procedure_occurrence",
+            person_id=person_id,
+            procedure_date=when.date(),
+            procedure_datetime=when,
+            procedure_source_value=code,
+        )
+
+    def write(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect(":memory:", config={"threads": 1}) as database:
+            for table in (*TABLES.values(), VISIT_EXTRA):
+                columns = ", ".join(f"{c.name} {c.type}" for c in table.columns)
+                database.execute(f"CREATE TABLE {table.name} ({columns})")
+                for row in self.rows.get(table.name, []):
+                    marks = ", ".join("?" for _ in row)
+                    names = ", ".join(row)
+                    database.execute(
+                        f"INSERT INTO {table.name} ({names}) VALUES ({marks})", list(row.values())
+                    )
+                path = str(folder / f"{table.name}.parquet")
+                database.execute(f"COPY {table.name} TO '{path}' (FORMAT parquet)")
+        return folder
+
+
+READMISSION: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "readmission-30d",
+    "outcomes": {"readmission": {"kind": "readmission"}},
+}
+MORTALITY: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "mortality-24h",
+    "prediction": {"at": "admission", "plus_h": 24},
+    "outcomes": {"death": {"kind": "death", "within": "stay"}},
+}
+
+
+@pytest.fixture
+def cdm() -> Cdm:
+    return Cdm()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Callable[..., Study]:
+    """A study from one of the bases with sections replaced."""
+
+    def make(base: dict[str, Any], **sections: Any) -> Study:
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({**base, **sections}))
+        return load_study(path)
+
+    return make
