@@ -119,9 +119,11 @@ def _measured_hours(database: duckdb.DuckDBPyConnection) -> None:
         CREATE TEMP TABLE measured AS
         WITH times AS (
           SELECT DISTINCT c.episode_id, c.began, c.predicted, v.moment
-          FROM candidate c JOIN value v ON v.person_id = c.person_id AND v.moment BETWEEN c.began AND c.predicted
+          FROM candidate c JOIN value v
+            ON v.person_id = c.person_id AND v.moment BETWEEN c.began AND c.predicted
         ), gaps AS (
-          SELECT *, moment - lag(moment, 1, began) OVER (PARTITION BY episode_id ORDER BY moment) AS before FROM times
+          SELECT *, moment - lag(moment, 1, began) OVER (PARTITION BY episode_id ORDER BY moment) AS before
+          FROM times
         )
         SELECT episode_id, count(DISTINCT floor(epoch(moment - began) / 3600)) AS hours,
                greatest(max(epoch(before)), epoch(any_value(predicted) - max(moment))) / 3600 AS gap_h

@@ -12,7 +12,8 @@ from fedhealth.study.spec import Study
 # Hours count from the prediction, so that the slope's sums of squares stay small. Ties in time go to the id.
 _SUMMARY = """
 SELECT i.row_id, v.feature,
-       last(v.value ORDER BY v.moment, v.measurement_id) AS "last", min(v.value) AS "min", max(v.value) AS "max",
+       last(v.value ORDER BY v.moment, v.measurement_id) AS "last",
+       min(v.value) AS "min", max(v.value) AS "max",
        avg(v.value) AS "mean", regr_slope(v.value, epoch(v.moment - i.predicted) / 86400) AS "slope"
 FROM index_stay i JOIN value v ON v.person_id = i.person_id AND v.moment BETWEEN {start} AND {end}
 GROUP BY i.row_id, v.feature
@@ -62,4 +63,4 @@ def summary_features(database: duckdb.DuckDBPyConnection, study: Study, *, rows:
     for position, name in enumerate(SUMMARIES[:-1]):
         table[row, feature, position] = as_array(found[name], np.float32)
     table[row, feature, -1] = 0.0
-    return table.reshape(rows, -1)
+    return table.reshape(rows, len(SERIES) * len(SUMMARIES))

@@ -49,9 +49,9 @@ FROM visit_occurrence v LEFT JOIN visit_extra x USING (visit_occurrence_id)
 """,
     f"""
 CREATE TEMP TABLE dead AS
-SELECT person_id, arg_min(death_date::DATE, moment) AS died_on, min(moment) AS died_at,
-       bool_or(death_datetime IS NOT NULL) AS has_time
-FROM (SELECT *, {end_of_day("death_date", "death_datetime")} AS moment FROM death WHERE death_date IS NOT NULL)
+SELECT person_id, arg_min(death_date::DATE, moment) AS died_on, min(moment) AS died_at
+FROM (SELECT *, {end_of_day("death_date", "death_datetime")} AS moment FROM death)
+WHERE death_date IS NOT NULL
 GROUP BY person_id
 """,
     """

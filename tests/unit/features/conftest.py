@@ -11,14 +11,11 @@ import pytest
 import yaml
 
 from fedhealth.cdm.tables import TABLES, VISIT_EXTRA
+from fedhealth.features import Attrition, Rows, build_rows
 from fedhealth.study import Study, load_study
 from fedhealth.vocabulary.concepts import SERIES_CONCEPTS
 
 DAY_ZERO = dt.datetime(2020, 1, 1, 8, 0)
-
-
-def at(days: float = 0.0, hours: float = 0.0) -> dt.datetime:
-    return DAY_ZERO + dt.timedelta(days=days, hours=hours)
 
 
 @dataclass
@@ -28,6 +25,11 @@ class Cdm:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     next_id: int = 1
 
+    @staticmethod
+    def at(days: float = 0.0, hours: float = 0.0) -> dt.datetime:
+        """So long after 8:00 on the first day."""
+        return DAY_ZERO + dt.timedelta(days=days, hours=hours)
+
     def add(self, table: str, **values: Any) -> int:
         self.rows.setdefault(table, []).append(values)
         self.next_id += 1
@@ -35,7 +37,7 @@ class Cdm:
 
     def person(self, person_id: int = 1, *, born: int = 1950, gender: int = 8532, until: float = 1000) -> int:
         self.add("person", person_id=person_id, gender_concept_id=gender, year_of_birth=born)
-        self.add("observation_period", person_id=person_id, observation_period_end_date=at(until).date())
+        self.add("observation_period", person_id=person_id, observation_period_end_date=self.at(until).date())
         return person_id
 
     def visit(
@@ -126,16 +128,12 @@ class Cdm:
         return folder
 
 
-READMISSION: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "readmission-30d",
-    "outcomes": {"readmission": {"kind": "readmission"}},
-}
-MORTALITY: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "mortality-24h",
-    "prediction": {"at": "admission", "plus_h": 24},
-    "outcomes": {"death": {"kind": "death", "within": "stay"}},
+BASES: dict[str, dict[str, Any]] = {
+    "readmission": {"outcomes": {"readmission": {"kind": "readmission"}}},
+    "death": {
+        "prediction": {"at": "admission", "plus_h": 24},
+        "outcomes": {"death": {"kind": "death", "within": "stay"}},
+    },
 }
 
 
@@ -146,11 +144,21 @@ def cdm() -> Cdm:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Callable[..., Study]:
-    """A study from one of the bases with sections replaced."""
+    """Makes a study from one of the bases, with sections replaced."""
 
-    def make(base: dict[str, Any], **sections: Any) -> Study:
+    def make(base: str, **sections: Any) -> Study:
         path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump({**base, **sections}))
+        path.write_text(yaml.safe_dump({"schema_version": 1, "name": base, **BASES[base], **sections}))
         return load_study(path)
 
     return make
+
+
+@pytest.fixture
+def build(tmp_path: Path, cdm: Cdm) -> Callable[[Study], tuple[Rows, Attrition]]:
+    """Writes the CDM and builds the study's rows from it."""
+
+    def run(study: Study) -> tuple[Rows, Attrition]:
+        return build_rows(cdm.write(tmp_path / "cdm"), study, site_secret=bytes(32))
+
+    return run
