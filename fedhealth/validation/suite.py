@@ -48,11 +48,18 @@ class Suite:
         """
         import pandas as pd
         from great_expectations.expectations.core.expect_column_to_exist import ExpectColumnToExist
+        from great_expectations.expectations.core.expect_table_columns_to_match_set import (
+            ExpectTableColumnsToMatchSet,
+        )
 
         wanted = tuple(required)
         frame = pd.DataFrame({name: pd.Series(dtype="float64") for name in present})
+        complete = ExpectTableColumnsToMatchSet(column_set=list(wanted), exact_match=False)
+        if self._outcomes("schema", frame, [complete]) == [True]:
+            return dict.fromkeys(wanted, True)
+        # One expectation per column takes 60 times as long: only to name what is missing.
         expectations = [ExpectColumnToExist(column=name) for name in wanted]
-        return dict(zip(wanted, self._outcomes("schema", frame, expectations), strict=True))
+        return dict(zip(wanted, self._outcomes("columns", frame, expectations), strict=True))
 
     def shares_within(
         self, shares: Mapping[str, float], *, limits: Mapping[str, float], severities: Mapping[str, str]
