@@ -41,7 +41,11 @@ class PrefectServer:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to talk to this server."""
-        return {name: os.environ[name] for name in ("PREFECT_HOME", "PREFECT_API_URL", *_QUIET) if name in os.environ}
+        return {
+            name: os.environ[name]
+            for name in ("PREFECT_HOME", "PREFECT_API_URL", *_QUIET)
+            if name in os.environ
+        }
 
     def wait(self) -> None:
         """Return when the server is healthy.
@@ -59,7 +63,9 @@ class PrefectServer:
                         return
             except (URLError, OSError):
                 time.sleep(0.1)
-        raise TransportError(f"no Prefect server answers at {self.url}", "check PREFECT_API_URL, or run `fedhealth doctor`")
+        raise TransportError(
+            f"no Prefect server answers at {self.url}", "check PREFECT_API_URL, or run `fedhealth doctor`"
+        )
 
 
 @contextmanager
@@ -77,7 +83,16 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
     port = free_port()
     os.environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--timeout-keep-alive", "5"]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--timeout-keep-alive",
+        "5",
+    ]
     with (home / "server.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:

@@ -67,7 +67,9 @@ def load_consortium(path: Path) -> Consortium:
         raise ConfigError(f"the consortium file {path} is not YAML", "correct its syntax") from None
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ConfigError(f"the consortium file {path}: {place or 'the file'} is wrong", "see fedhealth synth's") from None
+        raise ConfigError(
+            f"the consortium file {path}: {place or 'the file'} is wrong", "see fedhealth synth's"
+        ) from None
     base = path.resolve().parent
     return checked(Consortium(sites=tuple(_resolved(entry, base) for entry in consortium.sites)))
 
@@ -97,11 +99,20 @@ def checked(consortium: Consortium) -> Consortium:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"site {twice[0]} is named twice", "give every site a name of its own")
-    if len(names) < 3:
-        raise PolicyError(
-            f"only {len(names)} sites: with fewer than 3 a sum would show a site's own numbers", "add sites"
-        )
+    require_enough_sites(len(names))
     return consortium
+
+
+def require_enough_sites(count: int) -> None:
+    """Refuse a consortium whose sums would show a site's own numbers.
+
+    Raises:
+      PolicyError: fewer than 3 sites.
+    """
+    if count < 3:
+        raise PolicyError(
+            f"only {count} sites: a sum over fewer than 3 would show a site's own numbers", "add sites"
+        )
 
 
 def _resolved(entry: SiteEntry, base: Path) -> SiteEntry:
@@ -112,7 +123,9 @@ def _resolved(entry: SiteEntry, base: Path) -> SiteEntry:
 def _split(option: str, flag: str) -> tuple[str, Path]:
     name, separator, folder = option.partition("=")
     if not separator or not folder:
-        raise ConfigError(f"{flag} {option} is not of the form NAME=DIR", f"write {flag} hospital-01=path/to/folder")
+        raise ConfigError(
+            f"{flag} {option} is not of the form NAME=DIR", f"write {flag} hospital-01=path/to/folder"
+        )
     path = Path(folder)
     if not path.is_dir():
         raise ConfigError(f"{flag} {name}: the folder {folder} does not exist", "check the path")

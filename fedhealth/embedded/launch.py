@@ -2,8 +2,9 @@
 
 import contextvars
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from fedhealth.study import Study, load_study
 
 POLL_S = 0.05
 CORES = 2
+PASSED_ON = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
+"""What the coordinator's process inherits; never a site's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,6 @@ class LaunchSettings:
     seed: int = 0
     fhir_validation: str = "sample"
     timeouts: Timeouts = field(default_factory=Timeouts)
-    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +106,9 @@ class Launch:
         if site in self.states:
             return "data_unreadable"
         with self._site_stage("features", site):
-            results = [self.pool.call(site, "build_rows", study.canonical()) for study in self.studies.values()]
+            results = [
+                self.pool.call(site, "build_rows", study.canonical()) for study in self.studies.values()
+            ]
         return "built" if all(result["built"] for result in results) else "not built"
 
     def follow(self, site: str, run: str) -> str:
@@ -208,6 +212,16 @@ class Launch:
     _first_started: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class LaunchEnvironment:
+    """What a command adds to a launch: processes' variables, seconds spent before, where progress is shown."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notify: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
+
+
+_environment: contextvars.ContextVar[LaunchEnvironment] = contextvars.ContextVar("launch environment")
 _current: contextvars.ContextVar[Launch] = contextvars.ContextVar("launch")
 
 
@@ -217,9 +231,19 @@ def current_launch() -> Launch:
 
 
 @contextmanager
-def open_launch(
-    settings: LaunchSettings, *, notify: Callable[[str, int, int], None] | None = None
-) -> Iterator[Launch]:
+def launch_environment(
+    variables: Mapping[str, str], *, seconds: Mapping[str, float], notify: Callable[[str, int, int], None]
+) -> Iterator[None]:
+    """Set what the launches opened within this block start with; never a flow parameter."""
+    token = _environment.set(LaunchEnvironment(dict(variables), dict(seconds), notify))
+    try:
+        yield
+    finally:
+        _environment.reset(token)
+
+
+@contextmanager
+def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
     """Start the site processes and the coordinator's process; end them with the block.
 
     Raises:
@@ -258,8 +282,8 @@ def open_launch(
                 pool=pool,
                 coordinator=coordinator,
             )
-            if notify is not None:
-                launch.notify = notify
+            launch.seconds.update(_environment.get(LaunchEnvironment()).seconds)
+            launch.notify = _environment.get(LaunchEnvironment()).notify
             token = _current.set(launch)
             try:
                 yield launch
@@ -282,17 +306,20 @@ def _check_sources(consortium: Consortium) -> None:
             raise DataError(f"site {entry.name}: its data folder does not exist", "correct its path")
 
 
-def _start_coordinator(settings: LaunchSettings, workdir: Workdir, runs: dict[str, Path]) -> CoordinatorProcess:
+def _start_coordinator(
+    settings: LaunchSettings, workdir: Workdir, runs: dict[str, Path]
+) -> CoordinatorProcess:
     from fedhealth.registry import artifact_folder, store_uri
 
-    environment = dict(settings.environment)
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment |= _environment.get(LaunchEnvironment()).variables
     environment["FEDHEALTH_TIMEOUTS"] = json.dumps(
         {name: getattr(settings.timeouts, name) for name in Timeouts.__slots__}
     )
     return CoordinatorProcess(
         folder=workdir.coordinator,
         exchange=str(workdir.exchange),
-        tracking_uri=environment.pop("MLFLOW_TRACKING_URI", None) or store_uri(workdir.path),
+        tracking_uri=environment.pop("MLFLOW_TRACKING_URI", store_uri(workdir.path)),
         artifacts=artifact_folder(workdir.path),
         seed=settings.seed,
         runs=tuple(PlannedRun(run=run, study_file=path) for run, path in runs.items()),

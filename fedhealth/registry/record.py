@@ -8,11 +8,10 @@ from typing import Any
 
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG
-from fedhealth.models.statistics import Statistics
 from fedhealth.refs import ModelRef
 from fedhealth.registry.runs import StudyRun
 from fedhealth.registry.store import Registry
-from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.coordinator import CoordinatorNode, RoundClosed
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import last_round
@@ -67,7 +66,7 @@ class StudyRecord:
         opening = read_aggregate(self.node.board, self.node.name, self.run, 0)
         final = read_aggregate(self.node.board, self.node.name, self.run, last)
         run = self.open()
-        statistics = Statistics(**opening.tensors)  # type: ignore[arg-type]
+        statistics = statistics_of(opening)
         privacy = self.node.privacy_of(self.run)
         model = self.registry.register(
             run,

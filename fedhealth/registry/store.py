@@ -176,6 +176,16 @@ class Registry:
             name=name, version=version, uri=f"models:/{name}/{version}", file_digests=digests
         )
 
+    def versions(self) -> tuple[tuple[str, int], ...]:
+        """Every registered version as (name, version), sorted.
+
+        Raises:
+          TransportError: the store did not answer.
+        """
+        with mlflow_call("list the registered models"):
+            found = self._client.search_model_versions("", max_results=10_000)
+        return tuple(sorted((str(each.name), int(each.version)) for each in found))
+
     def search(self, study_name: str, *, where: str = "", limit: int = 100) -> Sequence[RunSummary]:
         """Runs of a study, newest first, without their nested rounds.
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 
 from fedhealth.errors import ProtocolError
 from fedhealth.exchange.board import Board
+from fedhealth.models.statistics import Statistics
 from fedhealth.rounds.objects import round_key
 
 Tensors = Mapping[str, NDArray[np.floating[Any]]]
@@ -68,6 +69,17 @@ class Aggregate:
             )
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError):
             raise ProtocolError("an aggregate is malformed", "ask the coordinator to post it again") from None
+
+
+def statistics_of(aggregate: Aggregate) -> Statistics:
+    """The consortium's statistics from the aggregate of round 0.
+
+    Raises:
+      ProtocolError: it holds none.
+    """
+    return Statistics.from_bytes(
+        bytes(save({name: np.asarray(array) for name, array in aggregate.tensors.items()}))
+    )
 
 
 def merge(parts: Iterable[Aggregate]) -> Aggregate:

@@ -30,7 +30,9 @@ def at_the_boundary(function: Callable[P, T]) -> Callable[P, T]:
             outward: FedHealthError = type(error)(error.problem, error.fix)
         except Exception:  # noqa: BLE001 - the process edge: the text may quote a value
             _note(traceback.format_exc())
-            outward = DataError(f"{function.__name__} failed at this site", "see site.log in the site's folder")
+            outward = DataError(
+                f"{function.__name__} failed at this site", "see site.log in the site's folder"
+            )
         raise outward
 
     return guarded

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from fedhealth import __version__
 from fedhealth.aggregation.optimizers import server_step
+from fedhealth.audit import ROSTER_SUBJECT
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
-from fedhealth.errors import MissingObjectError, PolicyError
+from fedhealth.errors import MissingObjectError, PolicyError, ProtocolError
 from fedhealth.exchange.board import Board
+from fedhealth.exchange.envelope import unseal
 from fedhealth.models import weights as weight_codec
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.weights import Weights
@@ -41,7 +43,6 @@ from fedhealth.rounds.objects import (
 from fedhealth.secagg.plan import SumPlan, threshold_for
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
-
 
 NOT_COVERED = (
     "moments and histograms of the features (round 0): exact secure sums, not noised",
@@ -138,6 +139,9 @@ class CoordinatorNode:
 
     def start_run(self, study: Study, *, run: str, seed: int) -> int:
         """Put the signed study and the manifest of round 0 on the board; returns the number of the last round."""
+        self.log.append(
+            "roster", {"sites": len(self.board.roster.sites)}, {ROSTER_SUBJECT: self.board.roster.digest}
+        )
         key = study_key(study)
         digest = self.board.post(key, kind="study", payload=study.canonical(), study=study.digest)
         self.log.append(
@@ -414,9 +418,7 @@ class CoordinatorNode:
         if number == 0:
             return ()
         sites = self.board.roster.sites
-        return tuple(
-            site for site in sites if self.board.exists(site_key(run, number - 1, site, "ready"))
-        )
+        return tuple(site for site in sites if self.board.exists(site_key(run, number - 1, site, "ready")))
 
     def _check_quorum(self, study: Study, number: int, attendance: Attendance) -> None:
         rules = study.aggregation
@@ -429,9 +431,7 @@ class CoordinatorNode:
                 "see the reasons in the sites' logs, or lower aggregation.quorum in the study",
             )
 
-    def _plan(
-        self, study: Study, *, run: str, number: int, purpose: str, cohort: tuple[str, ...]
-    ) -> SumPlan:
+    def _plan(self, study: Study, *, run: str, number: int, purpose: str, cohort: tuple[str, ...]) -> SumPlan:
         manifest = self.manifest(run, number)
         layout = sum_layout(study, purpose, like=shape_of(study))
         threshold = threshold_for(len(cohort))
@@ -461,24 +461,35 @@ class CoordinatorNode:
             return None
         answers = [self._answer_of(run, number, site) for site in survivors]
         return tuple(
-            answer.weight
-            for answer in answers
-            if isinstance(answer, Ready) and answer.weight is not None
+            answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
         )
 
     def _result_path(self, run: str, number: int, purpose: str) -> Path:
         return self.folder / "runs" / run / f"{number:04d}-{purpose}.bin"
 
     def _objects(self, run: str, number: int) -> dict[str, bytes]:
-        keys = (*self.board.list(f"runs/{run}/rounds/{number}/"), *self.board.list(f"runs/{run}/sums/{number}/"))
+        keys = (
+            *self.board.list(f"runs/{run}/rounds/{number}/"),
+            *self.board.list(f"runs/{run}/sums/{number}/"),
+        )
         manifest = self.manifest(run, number)
         approvals = self.board.list(f"studies/{manifest.study}/{manifest.study_digest}/approvals/")
-        return {key: self.board.exchange.get(key) for key in (*keys, *(approvals if number == 0 else ()))}
+        wanted = (*keys, *(approvals if number == 0 else ()))
+        objects = {key: self.board.exchange.get(key) for key in wanted}
+        return {key: data for key, data in objects.items() if self._is_signed(key, data)}
+
+    def _is_signed(self, key: str, data: bytes) -> bool:
+        """Whether an object is its sender's and stands where it was posted; junk does not enter the log."""
+        try:
+            return unseal(data, roster=self.board.roster, limits=self.board.limits).header.key == key
+        except ProtocolError as error:
+            self.blamed[key] = error.problem
+            return False
 
     def _bytes_by_site(self, objects: Mapping[str, bytes]) -> dict[str, int]:
         sites = self.board.roster.sites
         return {
-            site: sum(len(data) for key, data in objects.items() if f"/{site}" in key) for site in sites
+            site: sum(len(data) for key, data in objects.items() if site in key.split("/")) for site in sites
         }
 
 

@@ -28,7 +28,9 @@ def required(environ: Mapping[str, str], name: str) -> str:
     try:
         return environ[name]
     except KeyError:
-        raise ConfigError(f"the environment variable {name} is not set", f"set {name} for this worker") from None
+        raise ConfigError(
+            f"the environment variable {name} is not set", f"set {name} for this worker"
+        ) from None
 
 
 def timeouts_from(environ: Mapping[str, str]) -> Timeouts:
@@ -54,7 +56,8 @@ def _coordinator(exchange_url: str, folder: Path, timeouts: Timeouts) -> Coordin
     roster_file = folder / "roster.json"
     if not roster_file.exists():
         raise ConfigError(
-            "the coordinator has no pinned roster", f"enrol the sites; {roster_file.name} belongs in its folder"
+            "the coordinator has no pinned roster",
+            f"enrol the sites; {roster_file.name} belongs in its folder",
         )
     roster = SignedRoster.from_bytes(roster_file.read_bytes()).verify()
     keys = PartyKeys.load_or_create(folder / "keys", name=roster.coordinator, role="coordinator")

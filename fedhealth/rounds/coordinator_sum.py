@@ -1,8 +1,9 @@
 """The coordinator's half of a secure sum over the exchange.
 
 Each phase is: wait until every expected site has posted or time is up, verify, and post the signed list of
-those that count; masked vectors are added as they arrive, so memory does not grow with the number of sites. All of it is read back from the board, so a coordinator killed at any point goes on where
-it was: a list that is already posted is kept, never proposed anew.
+those that count; masked vectors are added as they arrive, so memory does not grow with the number of sites.
+All of it is read back from the board, so a coordinator killed at any point goes on where it was: a list that
+is already posted is kept, never proposed anew.
 """
 
 import time

@@ -1,6 +1,7 @@
 """How the vector of each purpose is laid out, and what everybody may know of its sum."""
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from fedhealth.aggregation.update import (
     counted_weight,
     decode_update,
     encode_update,
+    largest_weight,
+    site_weight,
     update_length,
     update_scale,
 )
@@ -22,14 +25,16 @@ from fedhealth.rounds.aggregate import Aggregate
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 
-COUNT_RING_BITS = 64
+COUNT_RING_BITS: Literal[64] = 64
+UPDATE_RING_BITS: Literal[32] = 32
+"""The one ring for updates that the study language lets through so far (``aggregation.ring_bits``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SumLayout:
     """Ring and length of one purpose's vector, known to everybody before the sum."""
 
-    ring_bits: int
+    ring_bits: Literal[32, 64]
     length: int
 
 
@@ -39,7 +44,7 @@ def sum_layout(study: Study, purpose: str, *, like: Weights) -> SumLayout:
         return SumLayout(COUNT_RING_BITS, statistics_length(feature_columns(study)))
     if purpose == "evaluation":
         return SumLayout(COUNT_RING_BITS, scores_length())
-    return SumLayout(study.aggregation.ring_bits, update_length(like, lane=has_lane(study)))
+    return SumLayout(UPDATE_RING_BITS, update_length(like, lane=has_lane(study)))
 
 
 def shape_of(study: Study) -> Weights:
@@ -56,19 +61,19 @@ def encode_weighted(
     delta: Weights, study: Study, *, examples: int, declared: float | None, sites: int
 ) -> NDArray[np.int64]:
     """One site's update as integers: weighted by its declared bucket, or without DP by its hidden size."""
-    weight = declared if declared is not None else weight_of(study, examples)
-    scale = update_scale(sites=sites, ring_bits=study.aggregation.ring_bits)
+    weight = declared if declared is not None else site_weight(study, examples=examples)
+    scale = scale_of(study, sites=sites)
     return encode_update(delta, weight=weight, clip=DELTA_CLIP, scale=scale, lane=has_lane(study))
 
 
-def weight_of(study: Study, examples: int) -> float:
-    """What a site of so many training rows counts."""
-    return float(examples) if study.training.weighting == "examples" else 1.0
+def scale_of(study: Study, *, sites: int) -> float:
+    """The public scale of the fixed-point update."""
+    return update_scale(sites=sites, ring_bits=UPDATE_RING_BITS, max_weight=largest_weight(study))
 
 
 def quantisation_step(study: Study, *, sites: int, total_weight: float) -> float:
     """Largest difference between two neighbouring values of the mean update."""
-    return 1.0 / (update_scale(sites=sites, ring_bits=study.aggregation.ring_bits) * total_weight)
+    return 1.0 / (scale_of(study, sites=sites) * total_weight)
 
 
 def decode_sum(
@@ -90,7 +95,7 @@ def decode_sum(
     if purpose == "evaluation":
         metrics = pooled_metrics(vector, min_cell=study.evaluation.min_cell)
         return Aggregate(metrics={**asdict(metrics)})
-    scale = update_scale(sites=len(cohort), ring_bits=study.aggregation.ring_bits)
+    scale = scale_of(study, sites=len(cohort))
     total = None if declared is None else sum(counted_weight(weight) for weight in declared)
     delta, weight = decode_update(vector, like, scale=scale, total_weight=total)
     return Aggregate(tensors=delta, metrics={"total_weight": weight} if declared is not None else {})

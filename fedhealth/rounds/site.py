@@ -27,7 +27,7 @@ from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
-from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.layout import encode_weighted, sum_layout
 from fedhealth.rounds.objects import (
@@ -181,7 +181,8 @@ class SiteNode:
         weights = self._weights(manifest, state)
         if weight_codec.digest(weights) != manifest.model_digest:
             raise ProtocolError(
-                "the model of this round is not the last aggregate's", "report the coordinator to the consortium"
+                "the model of this round is not the last aggregate's",
+                "report the coordinator to the consortium",
             )
 
     def _weights(self, manifest: Manifest, state: SiteRun) -> Weights:
@@ -331,6 +332,5 @@ class SiteNode:
 
     def _statistics(self, run: str, state: SiteRun) -> Statistics:
         if state.statistics is None:
-            tensors = read_aggregate(self.board, self.coordinator, run, 0).tensors
-            state.statistics = Statistics(**tensors)
+            state.statistics = statistics_of(read_aggregate(self.board, self.coordinator, run, 0))
         return state.statistics

@@ -99,7 +99,9 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     try:
         return environ[name]
     except KeyError:
-        raise ConfigError(f"the environment variable {name} is not set", f"set {name} for this worker") from None
+        raise ConfigError(
+            f"the environment variable {name} is not set", f"set {name} for this worker"
+        ) from None
 
 
 def _read_kem(board: Board, site: str, timeouts: Timeouts) -> bytes:

@@ -77,9 +77,7 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
 
 
 def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> None:
-    context.board.post(
-        sum_key(plan, phase, context.site), kind=phase, payload=payload, **address_of(plan)
-    )
+    context.board.post(sum_key(plan, phase, context.site), kind=phase, payload=payload, **address_of(plan))
 
 
 def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:

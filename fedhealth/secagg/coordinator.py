@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.messages import OpenMessage, ShareMessage, decode
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, apply_mask, commit, derive
+from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_mask, commit, derive
 from fedhealth.secagg.shamir import rebuild
 
 
@@ -36,7 +36,7 @@ class CoordinatorSum:
     plan: SumPlan
     blamed: dict[str, str] = field(default_factory=dict)
     _shares: dict[str, ShareMessage] = field(default_factory=dict)
-    _total: NDArray[np.unsignedinteger] | None = None
+    _total: Ring | None = None
     _received: list[str] = field(default_factory=list)
 
     def receive_shares(self, payloads: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -147,9 +147,13 @@ class CoordinatorSum:
             self._require(len(good), "opened good shares")
         chosen = dict(sorted(good.items())[: self.plan.threshold])
         secret = rebuild(chosen, size=SEED_BYTES)
-        label, expected = ("mask seed", message.mask_seed) if kind == "mask" else ("wrap key", message.wrap_key)
+        label, expected = (
+            ("mask seed", message.mask_seed) if kind == "mask" else ("wrap key", message.wrap_key)
+        )
         if secret is None or commit(label, digest, secret) != expected:
-            raise ProtocolError(f"site {owner} shared another secret than it committed to", f"exclude {owner}")
+            raise ProtocolError(
+                f"site {owner} shared another secret than it committed to", f"exclude {owner}"
+            )
         return secret
 
     def _unwrap(self, owner: str, key: bytes) -> dict[str, bytes]:
@@ -160,10 +164,14 @@ class CoordinatorSum:
             wrapped = AESGCM(derive(key, "wrap", digest))
             plain = wrapped.decrypt(bytes(12), self._shares[owner].wrapped, digest.encode())
         except InvalidTag:
-            raise ProtocolError(f"site {owner} wrapped its seeds under another key", f"exclude {owner}") from None
+            raise ProtocolError(
+                f"site {owner} wrapped its seeds under another key", f"exclude {owner}"
+            ) from None
         seeds = {peer: plain[i * SEED_BYTES : (i + 1) * SEED_BYTES] for i, peer in enumerate(peers)}
         for peer, seed in seeds.items():
-            if peer in self._shares and self._shares[peer].pair_seeds[owner] != commit("pair seed", digest, seed):
+            if peer in self._shares and self._shares[peer].pair_seeds[owner] != commit(
+                "pair seed", digest, seed
+            ):
                 raise ProtocolError(f"site {owner} wrapped another seed than it used", f"exclude {owner}")
         return seeds
 

@@ -82,5 +82,7 @@ class SumPlan(BaseModel):
                 "a plan is malformed or unsafe", "ask the coordinator which version it runs"
             ) from None
         if plan.to_bytes() != data:
-            raise ProtocolError("a plan is not in canonical form", "ask the coordinator which version it runs")
+            raise ProtocolError(
+                "a plan is not in canonical form", "ask the coordinator which version it runs"
+            )
         return plan

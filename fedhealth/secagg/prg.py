@@ -1,6 +1,7 @@
 """Keys, commitments and masks: HKDF-SHA256, SHA-256 and AES-256-CTR, each with its own label."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -8,11 +9,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-RING_DTYPES = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
+RING_DTYPES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
 SEED_BYTES = 32
 _CHUNK_BYTES = 1 << 20
 
-Ring = NDArray[np.unsignedinteger]
+Ring = NDArray[np.unsignedinteger[Any]]
 
 
 def derive(key: bytes, *parts: str, size: int = 32) -> bytes:

@@ -35,7 +35,9 @@ def split(secret: bytes, *, threshold: int, holders: int, polynomial_seed: bytes
         int.from_bytes(derive(wide, "coefficient", str(power), size=_WIDE_BYTES), "big") % PRIME
         for power in range(1, threshold)
     ]
-    return tuple(_evaluate(coefficients, point).to_bytes(SHARE_BYTES, "big") for point in range(1, holders + 1))
+    return tuple(
+        _evaluate(coefficients, point).to_bytes(SHARE_BYTES, "big") for point in range(1, holders + 1)
+    )
 
 
 def rebuild(shares: Mapping[int, bytes], *, size: int) -> bytes | None:

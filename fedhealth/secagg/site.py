@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedhealth.errors import ProtocolError
 from fedhealth.secagg.messages import AgreeMessage, OpenMessage, ShareMessage, decode, encode
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, apply_mask, commit, derive
+from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_mask, commit, derive
 from fedhealth.secagg.shamir import SHARE_BYTES, split
 
 _ONE_USE_NONCE = bytes(12)
@@ -221,19 +221,21 @@ class SiteSum:
             raise _bad_share(peer)
         return mask_share, key_share
 
-    def _to_ring(self, vector: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+    def _to_ring(self, vector: NDArray[np.int64]) -> Ring:
         plan = self._plan
         if vector.dtype != np.int64 or vector.shape != (plan.length,):
             raise ValueError("the vector must be int64 of the plan's length")
         room = 2 ** (plan.ring_bits - 1) // len(plan.cohort)
         if len(vector) and max(int(vector.max()), -int(vector.min())) > room:
             raise ValueError("a value is so large that the sum could leave the ring")
-        ring: NDArray[np.unsignedinteger] = vector.view(np.uint64).astype(RING_DTYPES[plan.ring_bits])
+        ring: Ring = vector.view(np.uint64).astype(RING_DTYPES[plan.ring_bits])
         return ring
 
 
 def _bad_share(peer: str) -> ProtocolError:
-    return ProtocolError(f"the shares of site {peer} do not fit its commitments", f"exclude {peer} and start anew")
+    return ProtocolError(
+        f"the shares of site {peer} do not fit its commitments", f"exclude {peer} and start anew"
+    )
 
 
 def _dishonest(what: str) -> ProtocolError:

@@ -9,12 +9,11 @@ import os
 import time
 from pathlib import Path
 
-from flows.coordinator.run_study import run_study
-
 from fedhealth.embedded.coordinator_process import error_to_json
 from fedhealth.errors import FedHealthError
 from fedhealth.registry import prepare_store
 from fedhealth.rounds.journal import write_durably
+from flows.coordinator.run_study import run_study
 
 ROSTER_TIMEOUT_S = 900.0
 

@@ -22,7 +22,9 @@ def _registry(tracking_uri: str, artifacts: str | None) -> Registry:
 def record(run: str) -> StudyRecord:
     """A run's record, in the MLflow that this process's environment names."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    artifacts = None if uri.startswith("http") else os.environ.get("FEDHEALTH_MLFLOW_ARTIFACTS", "mlflow-artifacts")
+    artifacts = (
+        None if uri.startswith("http") else os.environ.get("FEDHEALTH_MLFLOW_ARTIFACTS", "mlflow-artifacts")
+    )
     return StudyRecord(node=coordinator(), registry=_registry(uri, artifacts), run=run)
 
 

@@ -5,8 +5,12 @@ import os
 from prefect import get_run_logger, task
 
 from fedhealth.rounds.boundary import at_the_boundary
+from fedhealth.rounds.site_environment import (
+    folder_from_environment,
+    secrets_from_environment,
+    source_from_environment,
+)
 from fedhealth.rounds.site_load import harmonise_site, validate_site
-from fedhealth.rounds.site_environment import folder_from_environment, secrets_from_environment, source_from_environment
 from tasks.policies import ONCE
 
 

@@ -15,7 +15,7 @@ from fedhealth.exchange import Board, FolderExchange
 from fedhealth.features.rows import Rows, save_rows
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets
 from fedhealth.models.weights import flatten
-from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.layout import quantisation_step
 from fedhealth.rounds.objects import last_round, purposes_of
@@ -59,8 +59,12 @@ class Network:
 
     def __init__(self, folder, study, sites=SITES):
         self.folder, self.study = folder, study
-        self.keys = {name: PartyKeys.load_or_create(folder / name / "keys", name=name, role="site") for name in sites}
-        coordinator = PartyKeys.load_or_create(folder / "coordinator" / "keys", name="coordinator", role="coordinator")
+        self.keys = {
+            name: PartyKeys.load_or_create(folder / name / "keys", name=name, role="site") for name in sites
+        }
+        coordinator = PartyKeys.load_or_create(
+            folder / "coordinator" / "keys", name="coordinator", role="coordinator"
+        )
         self.roster = Roster.of((coordinator.public, *(keys.public for keys in self.keys.values())))
         self.url = str(folder / "exchange")
         exchange = FolderExchange(folder / "exchange")
@@ -147,9 +151,7 @@ def test_the_secure_mean_equals_the_plain_weighted_mean_to_the_quantisation_step
     network, _, _, _ = finished
     study, node = network.study, network.coordinator
     opening = read_aggregate(node.board, "coordinator", "run-1", 0)
-    from fedhealth.models.statistics import Statistics
-
-    statistics = Statistics(**opening.tensors)
+    statistics = statistics_of(opening)
     weights = node.weights("run-1", 1, study)
     updates, sizes = [], []
     for name in SITES:
@@ -170,7 +172,7 @@ def test_the_secure_mean_equals_the_plain_weighted_mean_to_the_quantisation_step
     secure = read_aggregate(node.board, "coordinator", "run-1", 1).tensors
     step = quantisation_step(study, sites=3, total_weight=sum(sizes))
     gap = np.abs(flatten(dict(secure)) - flatten(plain)).max()
-    assert 0 < np.abs(flatten(plain)).max()
+    assert np.abs(flatten(plain)).max() > 0
     assert gap <= 3 * 0.5 * step + np.finfo(np.float32).eps
 
 

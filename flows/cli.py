@@ -1,0 +1,262 @@
+"""The ``fedhealth`` command: thin; every command imports what it needs when it runs."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedhealth.errors import ConfigError, FedHealthError, PolicyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hospitals train one model together; no patient record leaves a hospital.",
+)
+study_app = typer.Typer(no_args_is_help=True, help="Run a study.")
+audit_app = typer.Typer(no_args_is_help=True, help="Prove what happened.")
+app.add_typer(study_app, name="study")
+app.add_typer(audit_app, name="audit")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
+Validate = Annotated[str, typer.Option(help="How much fhir.resources checks: all, sample or off.")]
+_state = {"debug": False}
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False) -> None:
+    _state["debug"] = debug
+
+
+@app.command()
+def demo(
+    hospitals: Annotated[int, typer.Option(min=1)] = 15,
+    patients: Annotated[int, typer.Option(min=1, help="Mean number of patients of a hospital.")] = 400,
+    rounds: Annotated[int, typer.Option(min=1)] = 10,
+    workdir: Path = Path("demo"),
+    seed: int = 0,
+) -> None:
+    """A synthetic consortium as FHIR, through everything, to a table, report.html and registered models."""
+    from flows.embedded_run import run_demo
+
+    console = Console()
+    report = run_demo(
+        hospitals=hospitals, patients=patients, rounds=rounds, workdir=workdir, seed=seed, console=console
+    )
+    console.print(report)
+
+
+@app.command()
+def synth(
+    hospitals: Annotated[int, typer.Option(min=1)] = 15,
+    patients: Annotated[int, typer.Option(min=1)] = 400,
+    out: Path = typer.Option(..., help="Where DIR/<site>/fhir/*.ndjson and DIR/consortium.yaml are written."),
+    seed: int = 0,
+) -> None:
+    """Write a consortium of synthetic hospitals as FHIR R4 NDJSON."""
+    from fedhealth.synthetic import write_consortium
+    from flows.progress import steps
+
+    console = Console(stderr=True)
+    with steps(console, "synthesise", hospitals) as advance:
+        write_consortium(out, hospitals=hospitals, patients=patients, seed=seed, progress=advance)
+    Console().print(
+        f"{hospitals} hospitals in {out}; next: fedhealth study run STUDY.yaml --consortium {out}/consortium.yaml"
+    )
+
+
+@app.command()
+def harmonize(
+    fhir: Path = typer.Option(..., help="Folder of FHIR R4 files: .ndjson, .ndjson.gz, .json bundles."),
+    cdm: Path = typer.Option(..., help="Folder to write: OMOP 5.4 Parquet and accounting.json."),
+    site_map: Path | None = typer.Option(None, help="Folder with ConceptMap JSON and site.yaml."),
+    site: str = "site",
+    validate: Validate = "sample",
+    json_file: JsonFile = None,
+) -> None:
+    """Convert a hospital's FHIR R4 to OMOP 5.4, with nothing lost: read = loaded + excluded + quarantined."""
+    from fedhealth.cdm import harmonize as convert
+    from fedhealth.identity import SiteSecrets
+    from flows.progress import spinner
+
+    _one_of(validate, "all", "sample", "off")
+    secrets = SiteSecrets.load_or_create(cdm.parent / f".{cdm.name}.keys")
+    with spinner(Console(stderr=True), "harmonise"):
+        accounting = convert(
+            fhir,
+            cdm,
+            site=site,
+            site_map=site_map,
+            site_secret=secrets.site_secret,
+            validate=validate,  # type: ignore[arg-type]
+        )
+    _write_json(json_file, accounting.to_json())
+    table = Table(
+        "resource", "read", "loaded", "excluded", "quarantined", title="Accounting (stays at the site)"
+    )
+    for name, counts in accounting.resources.items():
+        table.add_row(
+            name,
+            str(counts.read),
+            str(counts.loaded),
+            _reasons(counts.excluded),
+            _reasons(counts.quarantined),
+        )
+    Console().print(table)
+
+
+@app.command()
+def validate(
+    cdm: Path = typer.Option(..., help="Folder of OMOP Parquet, as `harmonize` writes it."),
+    json_file: JsonFile = None,
+) -> None:
+    """Run the Great Expectations gate; exit 1 when a blocking check fails."""
+    from fedhealth.validation import validate_cdm
+    from flows.progress import spinner
+
+    with spinner(Console(stderr=True), "validate"):
+        report = validate_cdm(cdm)
+    _write_json(json_file, report.to_json())
+    table = Table("check", "table", "severity", "result", "share failed", title="Checks that did not pass")
+    for check in (*report.failures, *report.warnings):
+        table.add_row(check.name, check.table, check.severity, "failed", str(check.share_failed))
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    if not report.passed:
+        raise PolicyError(
+            f"the gate is closed: {report.reason}", "mend the source or the site map and load again"
+        )
+    console.print(f"{len(report.checks)} checks, none of the blocking ones failed")
+
+
+@study_app.command("run")
+def study_run(
+    study: Path = typer.Argument(help="The study file."),
+    site: list[str] = typer.Option([], help="NAME=FHIR_OR_CDM_DIR, once per site."),
+    site_map: list[str] = typer.Option([], help="NAME=DIR with ConceptMap JSON and site.yaml."),
+    consortium: Path | None = typer.Option(None, help="A consortium.yaml instead of --site options."),
+    references: Annotated[
+        bool,
+        typer.Option("--references", help="Also train local and centralised models: pools the data here."),
+    ] = False,
+    workdir: Path = Path("fedhealth-work"),
+    seed: int = 0,
+    validate: Validate = "sample",
+    json_file: JsonFile = None,
+) -> None:
+    """Run a whole study in embedded mode over given folders."""
+    from flows.embedded_run import run_one_study
+
+    _one_of(validate, "all", "sample", "off")
+    if bool(site) == (consortium is not None):
+        raise ConfigError(
+            "name the sites either with --site or with --consortium",
+            "give --site NAME=DIR three times or more",
+        )
+    console = Console()
+    report = run_one_study(
+        study,
+        sites=site,
+        site_maps=site_map,
+        consortium=consortium,
+        references=references,
+        workdir=workdir,
+        seed=seed,
+        fhir_validation=validate,
+        console=console,
+    )
+    _write_json(json_file, (workdir / "report.json").read_text(encoding="utf-8"))
+    console.print(report)
+
+
+@audit_app.command("verify")
+def audit_verify(workdir: Path, json_file: JsonFile = None) -> None:
+    """Check every log entry, exchange object and registered model of a working directory; exit 1 on any edit."""
+    from fedhealth.embedded.results import verify_workdir
+
+    result = verify_workdir(str(workdir))
+    _write_json(json_file, json.dumps(result, indent=2))
+    console = Console()
+    for kind, key, problem in result["findings"]:
+        console.print(f"{kind}: {key} {problem}", markup=False)
+    if not result["ok"]:
+        raise PolicyError(
+            "the history was changed", "restore the exchange and the registry from a copy that verifies"
+        )
+    console.print(
+        f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}"
+    )
+
+
+@app.command()
+def doctor(workdir: Path = Path("."), json_file: JsonFile = None) -> None:
+    """Say what is wrong with this installation, each with one fix; exit 1 when something is."""
+    from fedhealth.doctor import run_checks
+
+    results = run_checks(workdir=workdir)
+    _write_json(
+        json_file,
+        json.dumps([{"name": r.name, "ok": r.ok, "detail": r.detail, "fix": r.fix} for r in results]),
+    )
+    table = Table("check", "", "detail", "fix")
+    for result in results:
+        table.add_row(
+            result.name,
+            "ok" if result.ok else "[red]no[/red]",
+            result.detail,
+            "" if result.ok else result.fix,
+        )
+    Console().print(table)
+    if not all(result.ok for result in results):
+        raise PolicyError("this installation is not healthy", "follow the fixes in the table")
+
+
+def main() -> None:
+    """Entry point: errors are one line with a fix; exit codes 0, 1 and 2."""
+    with _one_line_errors():
+        app(standalone_mode=True)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except FedHealthError as error:
+        if _state["debug"]:
+            raise
+        print(f"fedhealth: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "fedhealth: interrupted. Fix: run the same command again; it goes on with what is there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    except Exception as error:
+        if _state["debug"]:
+            raise
+        print(
+            f"fedhealth: {type(error).__name__}. Fix: run again with --debug and report it", file=sys.stderr
+        )
+        sys.exit(1)
+
+
+def _one_of(value: str, *choices: str) -> None:
+    if value not in choices:
+        raise ConfigError(f"{value} is not one of {', '.join(choices)}", f"use {choices[0]}")
+
+
+def _write_json(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.write_text(text, encoding="utf-8")
+
+
+def _reasons(counts: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "0"

@@ -1,0 +1,159 @@
+"""What `fedhealth demo` and `fedhealth study run` do around the embedded flow: server, progress, result."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console, RenderableType
+
+from fedhealth.config import Workdir
+from fedhealth.embedded.consortium import consortium_from_options, load_consortium
+from fedhealth.embedded.pool import start_forkserver
+from fedhealth.errors import ConfigError
+from fedhealth.study import load_study
+from flows.prefect_server import PrefectServer, prefect_server
+from flows.progress import stages
+
+DEMO_STUDIES = ("demo-readmission", "demo-mortality")
+
+
+def run_demo(
+    *, hospitals: int, patients: int, rounds: int, workdir: Path, seed: int, console: Console
+) -> RenderableType:
+    """Synthesise a consortium and run both demo studies over it with all references.
+
+    Raises:
+      PolicyError: fewer than 3 hospitals, or a study that cannot go on.
+    """
+    from fedhealth.embedded.consortium import require_enough_sites
+
+    require_enough_sites(hospitals)
+    place = Workdir(workdir.resolve())
+    place.path.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with prefect_server(place.prefect) as server, stages(console) as show:
+        start_forkserver()
+        show("synthesise", 0, hospitals)
+        studies = tuple(str(_demo_study(name, rounds, place)) for name in DEMO_STUDIES)
+        consortium = _synthesise(place, hospitals, patients, seed, show)
+        seconds = {"synthesise": time.monotonic() - started}
+        _run_flow(
+            server, place, studies, consortium, references=True, seed=seed, notify=show, seconds=seconds
+        )
+    return _shown(place)
+
+
+def run_one_study(
+    study: Path,
+    *,
+    sites: Sequence[str],
+    site_maps: Sequence[str],
+    consortium: Path | None,
+    references: bool,
+    workdir: Path,
+    seed: int,
+    fhir_validation: str,
+    console: Console,
+) -> RenderableType:
+    """Run one study over given folders.
+
+    Raises:
+      FedHealthError: bad input (nothing was written), or a study that cannot go on.
+    """
+    load_study(study)
+    members = load_consortium(consortium) if consortium else consortium_from_options(sites, site_maps)
+    place = Workdir(workdir.resolve())
+    place.path.mkdir(parents=True, exist_ok=True)
+    place.consortium.write_text(members.to_yaml(), encoding="utf-8")
+    if references:
+        console.print("--references pools the rows of all sites on this machine, for comparison only")
+    with prefect_server(place.prefect) as server, stages(console) as show:
+        start_forkserver()
+        _run_flow(
+            server,
+            place,
+            (str(study.resolve()),),
+            place.consortium,
+            references=references,
+            seed=seed,
+            notify=show,
+            seconds={},
+            fhir_validation=fhir_validation,
+        )
+    return _shown(place)
+
+
+def _synthesise(
+    place: Workdir, hospitals: int, patients: int, seed: int, show: Callable[[str, int, int], None]
+) -> Path:
+    from fedhealth.synthetic import write_consortium
+
+    done = 0
+
+    def advance(site: str) -> None:
+        nonlocal done
+        done += 1
+        show("synthesise", done, hospitals)
+
+    out = place.path / "consortium"
+    write_consortium(out, hospitals=hospitals, patients=patients, seed=seed, progress=advance)
+    return out / "consortium.yaml"
+
+
+def _demo_study(name: str, rounds: int, place: Workdir) -> Path:
+    """The shipped demo study with the rounds that were asked for, as a file in the working directory."""
+    source = Path(__file__).parent.parent / "infra" / "studies" / f"{name}.yaml"
+    if not source.exists():
+        raise ConfigError(f"the study {source} is missing", "run the demo from a clone of the repository")
+    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    content["training"]["rounds"] = rounds
+    target = place.path / "studies" / f"{name}.yaml"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return target
+
+
+def _run_flow(
+    server: PrefectServer,
+    place: Workdir,
+    studies: tuple[str, ...],
+    consortium: Path,
+    *,
+    references: bool,
+    seed: int,
+    notify: Callable[[str, int, int], None],
+    seconds: dict[str, float],
+    fhir_validation: str = "sample",
+) -> None:
+    """Wait for the server, then run the embedded flow in this process."""
+    started = time.monotonic()
+    importing = threading.Thread(target=_import_flow, daemon=True)
+    importing.start()
+    server.wait()
+    importing.join()
+    from fedhealth.embedded.launch import launch_environment
+    from flows.embedded import embedded_study
+
+    seconds["start"] = time.monotonic() - started
+    with launch_environment(server.environment, seconds=seconds, notify=notify):
+        embedded_study(
+            studies=studies,
+            consortium=str(consortium),
+            workdir=str(place.path),
+            references=references,
+            seed=seed,
+            fhir_validation=fhir_validation,
+            label=place.path.name,
+        )
+
+
+def _import_flow() -> None:
+    import flows.embedded  # noqa: F401 - imported early, beside the server's start
+
+
+def _shown(place: Workdir) -> RenderableType:
+    from fedhealth.reporting import read_report, render_console
+
+    return render_console(read_report(place.report_json))
