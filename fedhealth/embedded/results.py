@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedhealth.audit import Checkpoint, verify_exchange
 from fedhealth.config import Workdir
@@ -13,9 +13,22 @@ from fedhealth.exchange import open_exchange, read_object
 from fedhealth.features.rows import Rows, load_rows
 from fedhealth.identity import SignedRoster
 from fedhealth.models.statistics import Statistics
+from fedhealth.registry import Registry, artifact_folder, store_uri
+from fedhealth.reporting import StudyReport, make_report, render_html, write_report_json
+from fedhealth.reporting.report import (
+    ComparisonRow,
+    Log,
+    ModelName,
+    Privacy,
+    RegisteredModel,
+    RoundFigures,
+    SiteState,
+)
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
+from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import round_key
 from fedhealth.study import Study
+from fedhealth.synthetic import oracle_auc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +75,120 @@ def _statistics(workdir: Workdir, run: str) -> Statistics:
     return statistics_of(Aggregate.from_bytes(opened.payload))
 
 
+def build_report(
+    workdir_path: str, results: tuple[StudyResult, ...], seconds: dict[str, float], synthetic: str | None
+) -> None:
+    """Write report.json and report.html, and attach the page to every run in MLflow."""
+    workdir = Workdir(Path(workdir_path))
+    bounds = oracle_auc(Path(synthetic)) if synthetic else {}
+    studies = tuple(_study_report(result, seconds, bounds) for result in results)
+    open_with = {
+        "MLflow UI": f"mlflow server --backend-store-uri {store_uri(workdir.path)}",
+        "Prefect UI": f"PREFECT_HOME={workdir.prefect} prefect server start",
+        "Verify": f"fedhealth audit verify {workdir.path}",
+    }
+    report = make_report(studies, open_with=open_with)
+    write_durably(workdir.report_html, render_html(report).encode())
+    workdir.report_html.chmod(0o644)
+    write_report_json(workdir.report_json, report)
+    _attach(workdir, results)
+
+
+def _study_report(
+    result: StudyResult, seconds: dict[str, float], bounds: dict[str, float | None]
+) -> StudyReport:
+    study, told = Study.from_canonical(result.study), json.loads(result.coordinator)
+    private = study.privacy.mode != "none"
+    own = _row(study, "federated_dp" if private else "federated", told["metrics"], is_reference=False)
+    references = [
+        ComparisonRow(**row, is_reference=True)
+        for row in result.references
+        if private or row["model"] != "federated"
+    ]
+    upper = bounds.get(study.outcome.kind)
+    limit = {"auroc": upper, "low": None, "high": None}
+    rows = [*references, own] + ([_row(study, "upper_bound", limit, is_reference=True)] if upper else [])
+    sent = sorted(size for each in told["rounds"] for size in each["upload_bytes"].values() if size)
+    return StudyReport(
+        study=study.name,
+        title=study.title,
+        outcome=study.outcome_name,
+        study_digest=study.digest,
+        run=told["run"],
+        sites=tuple(_site_state(name, state, result.states) for name, state in told["sites"].items()),
+        rounds=study.training.rounds,
+        rounds_figures=tuple(_round(each) for each in told["rounds"][1:]),
+        comparison=tuple(rows),
+        metrics={
+            name: value for name, value in told["metrics"].items() if value is None or _is_number(value)
+        },
+        privacy=Privacy(**{**told["privacy"], "not_covered": tuple(told["privacy"]["not_covered"])}),
+        upload_bytes_per_site_round=int(sent[len(sent) // 2]) if sent else 0,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        model=RegisteredModel(**told["model"]),
+        log=Log(size=result.verified["size"], root=result.verified["root"], verified=result.verified["ok"]),
+        attrition={site: tuple(steps) for site, steps in result.attrition.items()},
+        missing_features=tuple(told["missing_columns"]),
+        notes=_notes(study),
+    )
+
+
+def _row(study: Study, model: ModelName, metrics: dict[str, Any], *, is_reference: bool) -> ComparisonRow:
+    return ComparisonRow(
+        outcome=study.outcome_name,
+        model=model,
+        metric="auroc",
+        value=metrics.get("auroc"),
+        low=metrics.get("low"),
+        high=metrics.get("high"),
+        is_reference=is_reference,
+    )
+
+
+def _site_state(name: str, state: str, failed: dict[str, str]) -> SiteState:
+    if name in failed:
+        return SiteState(name=name, state="failed", reason=failed[name])
+    word, _, reason = state.partition(": ")
+    words: dict[str, Literal["trained", "abstained", "no answer"]] = {
+        "ready": "trained",
+        "abstained": "abstained",
+    }
+    return SiteState(name=name, state=words.get(word, "no answer"), reason=reason or None)
+
+
+def _round(each: dict[str, Any]) -> RoundFigures:
+    survivors = min((len(sites) for sites in each["survivors"].values()), default=0)
+    return RoundFigures(
+        round=each["round"],
+        auroc=each["metrics"].get("auroc"),
+        sites=survivors,
+        seconds=round(each["seconds"], 3),
+    )
+
+
+def _notes(study: Study) -> tuple[str, ...]:
+    notes = ["embedded run: all keys were made in the working directory, none by a certificate authority"]
+    if study.outcome.kind == "readmission":
+        notes.append(
+            "readmissions are those to the same site; reasons planned, psychiatric and cancer are empty in this version"
+        )
+    return tuple(notes)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _attach(workdir: Workdir, results: tuple[StudyResult, ...]) -> None:
+    registry = Registry(store_uri(workdir.path), artifact_root=artifact_folder(workdir.path))
+    for result in results:
+        told = json.loads(result.coordinator)
+        run = registry.start_study_run(told["study"], told["run"], params={}, tags={})
+        run.log_artifact(workdir.report_html)
+        run.log_artifact(workdir.report_json)
+        run.finish(succeeded=True)
+
+
 def verify_workdir(workdir_path: str) -> dict[str, Any]:
     """Check log, exchange and registered models of a working directory against each other.
 
@@ -101,8 +228,6 @@ def _reported_checkpoint(workdir: Workdir) -> Checkpoint | None:
 
 def _registered(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """Files and tags of every version that the log of this working directory releases."""
-    from fedhealth.registry import Registry, artifact_folder, store_uri
-
     registry = Registry(store_uri(workdir.path), artifact_root=artifact_folder(workdir.path))
     versions = registry.versions()
     files = {f"{name}/{version}": registry.model_file_digests(name, version) for name, version in versions}

@@ -1,0 +1,15 @@
+"""What people and machines read after a run: report.json, report.html, the table on screen."""
+
+from fedhealth.reporting.console import render_console
+from fedhealth.reporting.html import render_html
+from fedhealth.reporting.report import Report, StudyReport, make_report, read_report, write_report_json
+
+__all__ = [
+    "Report",
+    "StudyReport",
+    "make_report",
+    "read_report",
+    "render_console",
+    "render_html",
+    "write_report_json",
+]

@@ -1,0 +1,137 @@
+"""report.json: strict models of what a study's report says. Figures of fewer than 11 people are None."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fedhealth.rounds.journal import write_durably
+
+ModelName = Literal[
+    "local_mean", "federated_naive", "federated", "federated_dp", "personalised", "centralised", "upper_bound"
+]
+
+
+class Part(BaseModel):
+    """A frozen, strict, closed part of a report."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class SiteState(Part):
+    """One site and how it took part."""
+
+    name: str
+    state: Literal["trained", "abstained", "no answer", "failed"]
+    reason: str | None
+
+
+class ComparisonRow(Part):
+    """One model's figure; ``is_reference`` models have no privacy guarantee and are never registered."""
+
+    outcome: str
+    model: ModelName
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    is_reference: bool
+
+
+class Privacy(Part):
+    """What was spent; epsilon None means no guarantee. ``not_covered``: releases outside epsilon."""
+
+    unit: str
+    mode: str
+    epsilon: float | None
+    delta: float | None
+    per_site: dict[str, float]
+    not_covered: tuple[str, ...]
+
+
+class RoundFigures(Part):
+    """One round: pooled figures of the model it opened with, sites in its sums, wall time."""
+
+    round: int
+    auroc: float | None
+    sites: int
+    seconds: float
+
+
+class RegisteredModel(Part):
+    """Where the model is."""
+
+    name: str
+    version: str
+    uri: str
+
+
+class Log(Part):
+    """The transparency log at the end of the run."""
+
+    size: int
+    root: str
+    verified: bool
+
+
+class StudyReport(Part):
+    """The report of one study. Schema version 1; keys may be added, never renamed."""
+
+    schema_version: Literal[1] = 1
+    study: str
+    title: str
+    outcome: str
+    study_digest: str
+    run: str
+    sites: tuple[SiteState, ...]
+    rounds: int
+    rounds_figures: tuple[RoundFigures, ...]
+    comparison: tuple[ComparisonRow, ...]
+    metrics: dict[str, float | None]
+    privacy: Privacy
+    upload_bytes_per_site_round: int
+    seconds: dict[str, float]
+    model: RegisteredModel
+    log: Log
+    attrition: dict[str, tuple[dict[str, str | int | None], ...]]
+    missing_features: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Report(StudyReport):
+    """A whole run: the first study's keys, every study in full, all comparison rows, the sum of the epsilons.
+
+    Epsilons of studies over the same patients add up; None when one study has no guarantee.
+    """
+
+    studies: tuple[StudyReport, ...]
+    epsilon_sum: float | None
+    open_with: dict[str, str]
+
+
+def make_report(studies: tuple[StudyReport, ...], *, open_with: dict[str, str]) -> Report:
+    """Put the studies of one run together; the first one's keys stand at the top."""
+    first = studies[0]
+    spent = [study.privacy.epsilon for study in studies]
+    known = [epsilon for epsilon in spent if epsilon is not None]
+    content = {name: getattr(first, name) for name in StudyReport.model_fields if name != "comparison"}
+    return Report(
+        **content,
+        comparison=tuple(row for study in studies for row in study.comparison),
+        studies=studies,
+        epsilon_sum=sum(known) if len(known) == len(spent) else None,
+        open_with=open_with,
+    )
+
+
+def write_report_json(path: Path, report: Report) -> None:
+    """Write report.json whole or not at all."""
+    text = json.dumps(report.model_dump(mode="json"), indent=2, allow_nan=False)
+    write_durably(path, text.encode())
+    path.chmod(0o644)
+
+
+def read_report(path: Path) -> Report:
+    """Read what `write_report_json` wrote."""
+    return Report.model_validate_json(path.read_bytes())
