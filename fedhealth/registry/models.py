@@ -130,9 +130,11 @@ def local_copy(client: "MlflowClient", name: str, version: int) -> Iterator[Path
 
 def digests_of_folder(folder: Path) -> dict[str, str]:
     """Hex SHA-256 of every file under a folder, by POSIX path, without MLflow's trace of a loading."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _LOADING_TRACE)
-    named = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-    return {name: hashlib.sha256(data).hexdigest() for name, data in named.items()}
+    files = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    files.pop(_LOADING_TRACE, None)
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def _content_digests(weights: Weights, statistics: Statistics, study: Study) -> dict[str, str]:

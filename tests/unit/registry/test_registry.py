@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,27 @@ def test_a_registered_model_answers_as_the_network_does(
     assert registry.model_tags(model.name, model.version)["log_index"] == "9"
 
 
+def test_loading_by_registry_name_works_and_is_no_edit(
+    registry: Registry,
+    run: StudyRun,
+    weights: Weights,
+    statistics: Statistics,
+    study: Study,
+    workdir: Path,
+) -> None:
+    import mlflow
+
+    model = registry.register(run, weights, statistics, study, metrics={}, tags={})
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store_uri(workdir))
+    try:
+        loaded = mlflow.pyfunc.load_model(model.uri)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert loaded.predict(loaded.input_example).shape == (1,)
+    assert registry.model_file_digests(model.name, model.version) == model.file_digests
+
+
 def test_a_column_that_is_missing_is_refused_by_the_signature(
     registry: Registry, run: StudyRun, weights: Weights, statistics: Statistics, study: Study
 ) -> None:
@@ -233,6 +255,13 @@ def test_importing_the_registry_loads_neither_mlflow_nor_torch() -> None:
     code = "import sys, fedhealth.registry; print(sorted({'mlflow', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_fresh_store_may_be_prepared_by_several_threads(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        list(pool.map(prepare_store, [store_uri(tmp_path)] * 3))
+    registry = Registry(store_uri(tmp_path), artifact_root=artifact_folder(tmp_path))
+    assert registry.search(NAME) == ()
 
 
 def test_telemetry_is_off(registry: Registry) -> None:
