@@ -19,11 +19,6 @@ def comparison_svg(report: Report) -> str:
     axes = figure.subplots(1, len(report.studies), sharey=True, squeeze=False)[0]
     models = list(reversed(model_order(report)))
     for axis, study in zip(axes, report.studies, strict=True):
-        rows = {
-            row.model: row
-            for row in report.comparison
-            if row.outcome == study.outcome and row.metric == "auroc"
-        }
         for height, model in enumerate(models):
             row = auroc_rows(report).get((model, study.outcome))
             if row is None or row.value is None:

@@ -73,6 +73,11 @@ def folder_from_environment(environ: Mapping[str, str]) -> SiteFolder:
     return SiteFolder(Path(_required(environ, "FEDHEALTH_SITE_DIR")))
 
 
+def secrets_from_environment(environ: Mapping[str, str]) -> SiteSecrets:
+    """The site's own secrets, drawn at the first load."""
+    return SiteSecrets.load_or_create(folder_from_environment(environ).keys)
+
+
 def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path, Path | None]:
     """The site's name, its FHIR folder and its map folder."""
     site_map = environ.get("FEDHEALTH_SITE_MAP")
