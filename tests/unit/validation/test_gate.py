@@ -1,6 +1,8 @@
 """The gate: a clean CDM passes, each planted fault fails the check that names it, no value comes out."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,3 +314,14 @@ def test_a_folder_that_does_not_exist_is_a_configuration_error(tmp_path: Path) -
 )
 def test_shares_are_coarse_and_hide_small_counts(rows: int, failed: int, expected: str | None) -> None:
     assert share_bucket(rows=rows, failed=failed) == expected
+
+
+def test_great_expectations_is_imported_late_without_threads_or_analytics() -> None:
+    code = (
+        "import sys, threading, warnings; warnings.simplefilter('error');"
+        "import fedhealth.validation; print('great_expectations' in sys.modules);"
+        "from fedhealth.validation.suite import load_engine; load_engine();"
+        "print(threading.active_count(), 'posthog' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1", "False"]
