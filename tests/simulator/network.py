@@ -1,0 +1,151 @@
+"""A consortium in one folder: real keys, journals, exchange, sums and training; rows made here."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from fedhealth.audit.log import TransparencyLog
+from fedhealth.config import Timeouts
+from fedhealth.exchange import Board, FolderExchange
+from fedhealth.features.rows import Rows, save_rows
+from fedhealth.identity import PartyKeys, Roster, SiteSecrets
+from fedhealth.rounds.coordinator import CoordinatorNode
+from fedhealth.rounds.objects import last_round, purposes_of
+from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
+from fedhealth.rounds.site_environment import join
+from fedhealth.study import Study
+from fedhealth.study.columns import feature_columns
+
+SITES = ("hospital-01", "hospital-02", "hospital-03")
+TIMEOUTS = Timeouts(phase_timeout_s=20, ready_timeout_s=20, coordinator_timeout_s=60, poll_s=0.005)
+
+
+def make_study(**sections):
+    document = {
+        "schema_version": 1,
+        "name": "tiny",
+        "outcomes": {"readmission": {"kind": "readmission"}},
+        "model": {"kind": "mlp", "hidden": [8], "dropout": [0.1]},
+        "training": {"rounds": 2, "local": {"epochs": 1}, "batch_size": 16, "optimizer": {"lr": 0.1}},
+        "privacy": {"mode": "none", "legal_basis": "public synthetic data"},
+    }
+    return Study.model_validate_json(json.dumps({**document, **sections}))
+
+
+def make_rows(study, seed, patients=80):
+    generator = np.random.default_rng(seed)
+    columns = feature_columns(study)
+    low, high = np.array([(c.low, c.high) for c in columns]).T
+    unit = generator.random((patients, len(columns)))
+    labels = (unit[:, 0] + 0.3 * generator.standard_normal(patients) > 0.5).astype(np.float32)
+    features = (low + unit * (high - low)).astype(np.float32)
+    flags = np.array([c.kind == "flag" for c in columns])
+    features[:, flags] = np.round(unit[:, flags])
+    return Rows(features, labels, np.arange(patients, dtype=np.int64), generator.random(patients) < 0.4)
+
+
+class Killed(BaseException):
+    """The process of a site ends here."""
+
+
+class FailingExchange:
+    """An exchange whose user is killed when it is about to put an object of a phase."""
+
+    def __init__(self, exchange, site, phase):
+        self._exchange, self._end = exchange, f"/{phase}/{site}"
+
+    def __getattr__(self, name):
+        return getattr(self._exchange, name)
+
+    def put(self, key, data):
+        if key.endswith(self._end):
+            raise Killed
+        self._exchange.put(key, data)
+
+
+class Network:
+    """A consortium in one folder: keys and journals apart, one exchange between."""
+
+    def __init__(self, folder, study, sites=SITES, timeouts=TIMEOUTS):
+        self.folder, self.study, self.timeouts = folder, study, timeouts
+        self.keys = {
+            name: PartyKeys.load_or_create(folder / name / "keys", name=name, role="site") for name in sites
+        }
+        coordinator = PartyKeys.load_or_create(
+            folder / "coordinator" / "keys", name="coordinator", role="coordinator"
+        )
+        self.roster = Roster.of((coordinator.public, *(keys.public for keys in self.keys.values())))
+        self.url = str(folder / "exchange")
+        exchange = FolderExchange(folder / "exchange")
+        board = Board(exchange, coordinator, self.roster, clock=time.time)
+        self.coordinator = CoordinatorNode(
+            name="coordinator",
+            folder=folder / "coordinator",
+            board=board,
+            log=TransparencyLog(exchange, board),
+            timeouts=timeouts,
+        )
+        self.rows = {name: make_rows(study, seed) for seed, name in enumerate(sites)}
+        for name, rows in self.rows.items():
+            self.give_rows(name, rows)
+
+    def site_folder(self, name):
+        return SiteFolder(self.folder / name)
+
+    def give_rows(self, name, rows):
+        folder = self.site_folder(name)
+        path = folder.rows(self.study)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_rows(path, rows)
+        record_state(folder, SiteDataState(passed=True, reason=None))
+
+    def node(self, name, dies_at=None):
+        folder = self.site_folder(name)
+        node = join(
+            folder,
+            keys=self.keys[name],
+            roster=self.roster,
+            secrets=SiteSecrets.load_or_create(folder.keys),
+            exchange_url=self.url,
+            timeouts=self.timeouts,
+        )
+        if dies_at is not None:
+            exchange = FailingExchange(node.board.exchange, name, dies_at)
+            node.board = replace(node.board, exchange=exchange)
+        return node
+
+    def follow(self, run, dying=None):
+        """Start every site in a thread; ``dying`` says which sites die before which phase's object.
+
+        Returns (threads, outcomes, errors).
+        """
+        outcomes, errors = {}, {}
+
+        def work(name):
+            try:
+                outcomes[name] = [
+                    outcome for _, outcome in self.node(name, (dying or {}).get(name)).follow(run)
+                ]
+            except Killed:
+                errors[name] = "killed"
+            except Exception as error:  # noqa: BLE001 - handed to the test
+                errors[name] = error
+
+        threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in self.keys]
+        for thread in threads:
+            thread.start()
+        return threads, outcomes, errors
+
+    def run_rounds(self, run, coordinator=None):
+        node = coordinator or self.coordinator
+        closed = []
+        for number in range(last_round(self.study) + 1):
+            node.open_round(run, number)
+            cohort = tuple(node.wait_for_sites(run, number).ready)
+            for purpose in purposes_of(self.study, number):
+                node.secure_sum(run, number, purpose, cohort=cohort)
+            closed.append(node.close_round(run, number))
+        return closed
