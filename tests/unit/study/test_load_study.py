@@ -1,0 +1,189 @@
+"""A study file is read strictly, and every refusal is one line with the key and one fix."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedhealth.errors import ConfigError
+from fedhealth.study import Study, load_study
+from fedhealth.study.built import BUILT, DEFAULTS_ONLY, refuse_unbuilt
+from fedhealth.study.columns import SERIES, feature_columns
+from fedhealth.vocabulary.concepts import SERIES_CONCEPTS
+
+STUDIES = sorted((Path(__file__).parents[3] / "infra" / "studies").glob("*.yaml"))
+SMALLEST: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "small",
+    "outcomes": {"readmission": {"kind": "readmission"}},
+}
+
+
+def written(folder: Path, **sections: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**SMALLEST, **sections}))
+    return path
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_we_ship_load(path: Path) -> None:
+    study = load_study(path)
+    assert Study.from_canonical(study.canonical()) == study
+    assert path.stem.removeprefix("demo-") in study.name or study.outcome_name == "death"
+
+
+def test_all_five_studies_are_there() -> None:
+    assert [path.stem for path in STUDIES] == [
+        "demo-mortality",
+        "demo-readmission",
+        "mortality",
+        "readmission",
+        "synthea-readmission",
+    ]
+    assert {load_study(path).name for path in STUDIES} >= {"demo-readmission-30d", "synthea-readmission"}
+
+
+def test_defaults_are_those_of_the_language(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path))
+    assert study.training.rounds == 30
+    assert (study.training.local.epochs, study.training.local.steps) == (1, None)
+    assert (study.training.batch_size, study.training.optimizer.lr, study.training.server.lr) == (
+        32,
+        0.02,
+        1.0,
+    )
+    assert (study.model.hidden, study.model.dropout) == ((256, 128, 64), (0.3, 0.2))
+    assert (study.privacy.epsilon, study.privacy.delta, study.privacy.l2_clip_norm) == (1.0, 1e-5, 1.0)
+    assert (study.privacy.shares.preprocessing, study.privacy.shares.training) == (0.1, 0.8)
+    assert (study.split.test, study.cohort.age.min, study.cohort.min_patients) == (0.3, 18, 20)
+    assert (study.aggregation.quorum, study.aggregation.min_sites, study.aggregation.ring_bits) == (
+        0.7,
+        3,
+        32,
+    )
+    assert study.schedule.cron == "0 2 * * *"
+    assert study.outcome_name == "readmission"
+
+
+def test_the_digest_is_that_of_the_meaning(tmp_path: Path) -> None:
+    plain = load_study(written(tmp_path))
+    spelt_out = load_study(written(tmp_path, training={"rounds": 30, "local": {"epochs": 1}}))
+    other = load_study(written(tmp_path, training={"rounds": 31}))
+    assert plain.digest == spelt_out.digest != other.digest
+    assert list(json.loads(plain.canonical())) == sorted(json.loads(plain.canonical()))
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "fix"),
+    [
+        ({"trainig": {}}, "trainig", "training"),
+        ({"training": {"round": 3}}, "training.round", "rounds"),
+        ({"privacy": {"eps": 1.0}}, "privacy.eps", "epsilon"),
+        ({"privacy": {"epsilon": "1e-5"}}, "privacy.epsilon", "1.0e-5"),
+        ({"privacy": {"mode": "locl"}}, "privacy.mode", "'local'"),
+        ({"privacy": {"mode": "none"}}, "privacy", "change privacy"),
+        ({"training": {"rounds": 0}}, "training.rounds", "change training.rounds"),
+        ({"training": {"rounds": 2.5}}, "training.rounds", "change training.rounds"),
+        ({"training": {"local": {"steps": 2, "epochs": 1}}}, "training.local", "change training.local"),
+        ({"aggregation": {"min_sites": 2}}, "aggregation", "change aggregation"),
+        (
+            {"outcomes": {"r": {"kind": "readmission", "within_day": 3}}},
+            "outcomes.r.within_day",
+            "within_days",
+        ),
+        ({"outcomes": {"r": {"within_days": 3}}}, "outcomes.r", "outcomes.r.kind"),
+        ({"outcomes": {"r": {"kind": "death", "within": "stay"}}}, "death", "change one"),
+        ({"name": "Has Spaces"}, "name", "change name"),
+        ({"features": {"window_h": [-48, 1]}}, "features", "change features"),
+    ],
+)
+def test_what_breaks_the_language_is_one_line(
+    tmp_path: Path, sections: dict[str, Any], key: str, fix: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(written(tmp_path, **sections))
+    assert key in caught.value.problem
+    assert fix in caught.value.fix
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"model": {"kind": "lstm"}}, "model.kind"),
+        ({"cohort": {"exclude": {"reasons": ["cancer"]}}}, "cohort.exclude.reasons"),
+        ({"cohort": {"index": {"visit": "any"}}}, "cohort.index.visit"),
+        ({"training": {"algorithm": "scaffold"}}, "training.algorithm"),
+        ({"training": {"personal": ["head"]}}, "training.personal"),
+        ({"training": {"early_stopping": {"patience": 3}}}, "training.early_stopping.patience"),
+        ({"privacy": {"mode": "distributed"}}, "privacy.mode"),
+        ({"privacy": {"linkage_factor": 2}}, "privacy.linkage_factor"),
+        ({"aggregation": {"mode": "plain"}}, "aggregation.mode"),
+        ({"aggregation": {"robust": "median"}}, "aggregation.robust"),
+        ({"features": {"series": {"steps": 24}}}, "features.series"),
+        ({"features": {"conditions": [{"name": "d", "codes": ["x|E11*"]}]}}, "features.conditions"),
+        ({"evaluation": {"subgroups": ["sex"]}}, "evaluation.subgroups"),
+        ({"erasure": "keep"}, "erasure"),
+        ({"outcomes": {"aki": {"kind": "kidney_injury"}}}, "outcomes.aki.kind"),
+        ({"outcomes": {"a": {"kind": "readmission"}, "b": {"kind": "readmission"}}}, "outcomes"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_its_key(tmp_path: Path, sections: dict[str, Any], key: str) -> None:
+    path = written(tmp_path, **sections)
+    with pytest.raises(ConfigError, match="not built") as caught:
+        load_study(path)
+    assert caught.value.problem.startswith(key)
+    study = Study.model_validate_json(json.dumps({**SMALLEST, **sections}))
+    with pytest.raises(ConfigError, match="not built"):
+        Study.from_canonical(study.canonical())
+
+
+def test_every_key_in_the_table_of_what_is_built_exists() -> None:
+    study = Study.model_validate_json(json.dumps(SMALLEST))
+    refuse_unbuilt(study)
+    assert len({row.key for row in BUILT} | set(DEFAULTS_ONLY)) == len(BUILT) + len(DEFAULTS_ONLY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "- a\n", "a: [", "schema_version: 1\nschema_version: 1\n", "name: 2020-01-01\n", "name: .nan\n"],
+    ids=["empty", "list", "syntax", "twice", "date", "nan"],
+)
+def test_what_is_no_mapping_of_plain_values_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_study(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_bytes_that_are_not_canonical_are_refused(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path))
+    with pytest.raises(ConfigError, match="canonical"):
+        Study.from_canonical(json.dumps(json.loads(study.canonical()), indent=1).encode())
+
+
+def test_the_preset_has_128_columns_in_a_fixed_order(tmp_path: Path) -> None:
+    columns = feature_columns(load_study(written(tmp_path)))
+    names = [column.name for column in columns]
+    assert len(names) == len(set(names)) == 128
+    assert names[:3] == ["age", "sex", "emergency_admission"]
+    assert names[8:14] == [f"heart_rate_{one}" for one in ("last", "min", "max", "mean", "slope", "missing")]
+    assert all(column.low < column.high for column in columns)
+    assert all((column.low, column.high) == (0, 1) for column in columns if column.kind == "flag")
+    assert sum(column.kind == "flag" for column in columns) == 22
+
+
+def test_series_features_are_those_of_the_vocabulary_in_its_units() -> None:
+    assert [feature.name for feature in SERIES] == list(SERIES_CONCEPTS)
+    for feature in SERIES:
+        assert {concept.unit for concept in SERIES_CONCEPTS[feature.name]} == {feature.unit}
+        assert feature.low <= feature.clip_low < feature.clip_high <= feature.high
