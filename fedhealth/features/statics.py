@@ -8,6 +8,8 @@ from fedhealth.features.tables import as_array, end_of_day
 from fedhealth.features.value_sets import (
     ELIXHAUSER_PREFIXES,
     EMERGENCY_CONCEPTS,
+    ICD_10,
+    ICD_10_PCS,
     sql_list,
 )
 from fedhealth.study.columns import STATIC_COLUMNS
@@ -31,7 +33,7 @@ _COMORBIDITY = """, diagnosis AS (
   SELECT c.person_id, v.ended,
          replace(upper(split_part(c.condition_source_value, '|', -1)), '.', '') AS code
   FROM condition_occurrence c JOIN visit v ON v.visit_id = c.visit_occurrence_id AND v.person_id = c.person_id
-  WHERE (contains(c.condition_source_value, 'icd-10') OR NOT contains(c.condition_source_value, '|'))
+  WHERE {of_system}
     AND coalesce(c.condition_status_concept_id <> {refuted}, true)
 ), disease AS (
   SELECT DISTINCT d.person_id, d.ended, g.name
@@ -46,7 +48,7 @@ _COMORBIDITY = """, diagnosis AS (
 _SURGERY = """, surgery AS (
   SELECT person_id, {at} AS moment FROM procedure_occurrence
   WHERE regexp_full_match(split_part(procedure_source_value, '|', -1), '0[0-9A-Z]{{6}}')
-    AND (contains(lower(procedure_source_value), 'icd-10-pcs') OR NOT contains(procedure_source_value, '|'))
+    AND {of_system}
 ), surgical AS (
   SELECT DISTINCT i.row_id FROM index_stay i JOIN surgery s
     ON s.person_id = i.person_id AND s.moment BETWEEN i.began AND i.predicted
@@ -81,9 +83,20 @@ def static_features(database: duckdb.DuckDBPyConnection) -> NDArray[np.float32]:
     database.execute(f"INSERT INTO elixhauser VALUES {values}")
     query = (
         _PRIOR.format(emergency=sql_list(EMERGENCY_CONCEPTS))
-        + _COMORBIDITY.format(refuted=concepts.CONDITION_REFUTED)
-        + _SURGERY.format(at=end_of_day("procedure_date", "procedure_datetime"))
+        + _COMORBIDITY.format(
+            refuted=concepts.CONDITION_REFUTED, of_system=_of_system("c.condition_source_value", ICD_10)
+        )
+        + _SURGERY.format(
+            at=end_of_day("procedure_date", "procedure_datetime"),
+            of_system=_of_system("procedure_source_value", ICD_10_PCS),
+        )
         + _SELECT.format(female=concepts.GENDER_FEMALE, male=concepts.GENDER_MALE)
     )
     columns = database.execute(query).fetchnumpy()
     return np.stack([as_array(columns[c.name], np.float32) for c in STATIC_COLUMNS], axis=1)
+
+
+def _of_system(column: str, pattern: str) -> str:
+    """SQL: a ``system|code`` of such a system, or a code without a system."""
+    system = f"regexp_matches(split_part({column}, '|', 1), '{pattern}', 'i')"
+    return f"CASE WHEN contains({column}, '|') THEN {system} ELSE true END"

@@ -21,6 +21,11 @@ SERIES_CONCEPTS: dict[str, tuple[int, ...]] = {
 }
 """The concepts of each series feature, by its name in `fedhealth.study.columns.SERIES`."""
 
+ICD_10 = r"icd-?10|urn:oid:2\.16\.840\.1\.113883\.6\.(3|90)$"
+"""Regular expression for the code systems of ICD-10 and its national forms."""
+ICD_10_PCS = r"icd-10-pcs|Medicare/Coding/ICD10|urn:oid:2\.16\.840\.1\.113883\.6\.4$"
+"""Regular expression for the code system of ICD-10-PCS."""
+
 _ELIXHAUSER: dict[str, str] = {
     "congestive_heart_failure": "I099 I110 I130 I132 I255 I420 I425 I426 I427 I428 I429 I43 I50 P290",
     "cardiac_arrhythmia": "I441 I442 I443 I456 I459 I47 I48 I49 R000 R001 R008 T821 Z450 Z950",

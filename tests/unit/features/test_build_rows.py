@@ -12,6 +12,7 @@ from fedhealth.features import Attrition, Rows, build_rows
 from fedhealth.features.build import fold
 from fedhealth.study import Study
 from fedhealth.study.columns import feature_columns
+from fedhealth.vocabulary.concepts import CONDITION_REFUTED
 
 Make = Callable[..., Study]
 Build = Callable[[Study], tuple[Rows, Attrition]]
@@ -247,10 +248,10 @@ def test_statics_are_what_was_known_at_the_prediction(cdm: Any, study: Make, bui
     cdm.condition("http://hl7.org/fhir/sid/icd-10-cm|I50.9", cdm.at(-95), visit=prior)
     cdm.condition("E11.9", cdm.at(-399), visit=old)
     cdm.condition("E11.9", cdm.at(-95), visit=prior)
-    cdm.condition("http://hl7.org/fhir/sid/icd-10|J44", cdm.at(-95), visit=prior, status=32905)
+    cdm.condition("http://hl7.org/fhir/sid/icd-10|J44", cdm.at(-95), visit=prior, status=CONDITION_REFUTED)
     cdm.condition("http://hl7.org/fhir/sid/icd-10|N18", cdm.at(-95), visit=index)
     cdm.condition("http://example.org|F20", cdm.at(-95), visit=prior)
-    cdm.procedure("http://www.cms.gov/Medicare/Coding/ICD10-icd-10-pcs|0DTJ4ZZ", cdm.at(1))
+    cdm.procedure("http://www.cms.gov/Medicare/Coding/ICD10|0DTJ4ZZ", cdm.at(1))
     death = study("death", cohort={"index": {"take": "last"}})
     found = list(named(build(death)[0], death).values())[:8]
     assert found == [90, 0, 1, 1, 1, 90, 2, 1]
