@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedhealth.cdm.tables import TABLES, VISIT_EXTRA, Table
 from fedhealth.errors import DataError
+from fedhealth.vocabulary.concepts import STILL_PATIENT
 
 REQUIRED = ("person", "visit_occurrence", "observation_period", "measurement")
 OPTIONAL = ("death", "condition_occurrence", "procedure_occurrence", VISIT_EXTRA.name)
@@ -41,7 +42,8 @@ CREATE TEMP TABLE visit AS
 SELECT v.visit_occurrence_id AS visit_id, v.person_id, v.visit_concept_id AS concept_id,
        coalesce(v.visit_start_datetime::TIMESTAMP, v.visit_start_date::TIMESTAMP) AS began,
        {end_of_day("v.visit_start_date", "v.visit_start_datetime")} AS begun_by,
-       {end_of_day("v.visit_end_date", "v.visit_end_datetime")} AS ended,
+       CASE WHEN coalesce(v.discharged_to_concept_id <> {STILL_PATIENT}, true)
+            THEN {end_of_day("v.visit_end_date", "v.visit_end_datetime")} END AS ended,
        v.discharged_to_concept_id AS discharged_to,
        coalesce(x.is_emergency, v.visit_concept_id = 262) AS is_emergency,
        coalesce(x.is_planned, false) AS is_planned

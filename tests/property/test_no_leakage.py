@@ -86,7 +86,7 @@ def _visit(
         "visit_start_datetime, visit_end_date, visit_end_datetime) VALUES (?, 1, ?, ?, ?, ?, ?)",
         [number, concept, start.date(), start, end.date(), end],
     )
-    database.execute("INSERT INTO visit_extra VALUES (?, false, false)", [number])
+    database.execute("INSERT INTO visit_extra (visit_occurrence_id) VALUES (?)", [number])
 
 
 def _write(database: duckdb.DuckDBPyConnection, number: int, event: Event, prediction: dt.datetime) -> None:

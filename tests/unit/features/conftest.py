@@ -13,7 +13,7 @@ import yaml
 from fedhealth.cdm.tables import TABLES, VISIT_EXTRA
 from fedhealth.features import Attrition, Rows, build_rows
 from fedhealth.study import Study, load_study
-from fedhealth.vocabulary.concepts import SERIES_CONCEPTS
+from fedhealth.vocabulary.concepts import SERIES_CONCEPTS, STILL_PATIENT
 
 DAY_ZERO = dt.datetime(2020, 1, 1, 8, 0)
 
@@ -59,11 +59,16 @@ class Cdm:
             visit_concept_id=concept,
             visit_start_date=start.date(),
             visit_start_datetime=start if timed else None,
-            visit_end_date=end.date() if end else None,
+            visit_end_date=(end or self.at(1000)).date(),
             visit_end_datetime=end if timed else None,
-            discharged_to_concept_id=discharged_to,
+            discharged_to_concept_id=discharged_to if end else STILL_PATIENT,
         )
-        self.add("visit_extra", visit_occurrence_id=visit_id, is_emergency=emergency, is_planned=planned)
+        self.add(
+            "visit_extra",
+            visit_occurrence_id=visit_id,
+            is_emergency=emergency,
+            is_planned=planned,
+        )
         return visit_id
 
     def measure(
