@@ -97,14 +97,17 @@ DISCHARGED_REHABILITATION = 8920
 DISCHARGED_PSYCHIATRIC = 8971
 DISCHARGED_LONG_TERM = 8676
 
+STILL_PATIENT = 32220
+
 GENDER_MALE = 8507
 GENDER_FEMALE = 8532
 GENDER_OTHER = 8521
 
 TYPE_EHR = 32817
-TYPE_EHR_ORDER = 32833
+TYPE_EHR_PRESCRIPTION = 32838
+TYPE_EHR_ADMINISTRATION = 32818
 CONDITION_CONFIRMED = 32893
-CONDITION_REFUTED = 32905
+CONDITION_REFUTED = 2_000_000_001  # OMOP has none; ids above 2e9 are for local concepts
 CONDITION_PRELIMINARY = 32899
 
 OPERATORS: dict[str, int] = {"<": 4171756, "<=": 4171754, "=": 4172703, ">=": 4171755, ">": 4172704}
@@ -160,9 +163,11 @@ NAMES: dict[int, str] = {
     GENDER_FEMALE: "FEMALE",
     GENDER_OTHER: "OTHER",
     TYPE_EHR: "EHR",
-    TYPE_EHR_ORDER: "EHR order",
+    TYPE_EHR_PRESCRIPTION: "EHR prescription",
+    TYPE_EHR_ADMINISTRATION: "EHR administration record",
+    STILL_PATIENT: "Still patient",
     CONDITION_CONFIRMED: "Confirmed diagnosis",
-    CONDITION_REFUTED: "Resolved or refuted condition",
+    CONDITION_REFUTED: "Refuted condition (local)",
     CONDITION_PRELIMINARY: "Preliminary diagnosis",
     **{concept.concept_id: concept.name for concept in MEASUREMENTS.values()},
 }

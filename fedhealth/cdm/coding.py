@@ -1,0 +1,176 @@
+"""Match each distinct coding, unit and reference of the staged data once, in Python, as lookup tables for SQL.
+
+Tables made here: ``coded_<field>`` (json -> concept_id, source_value, standard_system, standard_code, display),
+``pointed`` (ref -> target), ``unit_of`` (how a measurement concept's unit is converted) and ``plausible``.
+"""
+
+from collections.abc import Iterable
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from fedhealth.fhir.references import resolve_references
+from fedhealth.vocabulary.concepts import MEASUREMENTS, UNITS
+from fedhealth.vocabulary.maps import STANDARD_SYSTEMS, Coding, Field, best_match
+from fedhealth.vocabulary.site_map import SiteMap
+from fedhealth.vocabulary.units import convert, plausible_units, site_unit, ucum
+
+
+class _Coding(msgspec.Struct):
+    system: str = ""
+    code: str = ""
+    display: str = ""
+    userSelected: bool = False
+
+
+_LIST = msgspec.json.Decoder(list[_Coding])
+_ONE = msgspec.json.Decoder(_Coding)
+
+
+def parse_codings(text: str, *, default_system: str = "") -> list[Coding]:
+    """The codings in a JSON list, or in one JSON object; nothing when it is malformed."""
+    try:
+        found = _LIST.decode(text) if text.lstrip().startswith("[") else [_ONE.decode(text)]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    return [Coding(c.system or default_system, c.code, c.display, c.userSelected) for c in found]
+
+
+def match_codings(
+    database: duckdb.DuckDBPyConnection,
+    field: Field,
+    query: str,
+    *,
+    site_map: SiteMap,
+    default_system: str = "",
+) -> None:
+    """Make ``coded_<field>`` for the distinct JSON texts that ``query`` selects."""
+    rows = []
+    for (text,) in database.execute(f"SELECT DISTINCT * FROM ({query}) WHERE #1 IS NOT NULL").fetchall():
+        match = best_match(parse_codings(text, default_system=default_system), field=field, site_map=site_map)
+        if match is not None:
+            display = match.coding.display if match.coding.system in STANDARD_SYSTEMS else ""
+            rows.append((text, match.concept_id, match.source_value, *match.standard, display, match.served))
+    names = ("json", "concept_id", "source_value", "standard_system", "standard_code", "display", "served")
+    types = (pa.string(), pa.int32(), *[pa.string()] * 5)
+    _create(database, f"coded_{field}", rows, names, types)
+
+
+def match_references(database: duckdb.DuckDBPyConnection) -> None:
+    """Make ``pointed`` for all references of the staged resources."""
+    places = {
+        "Patient": ("managingOrganization",),
+        "Encounter": ("subject", "partOf", "serviceProvider"),
+        "Condition": ("subject", "encounter"),
+        "Observation": ("subject", "encounter"),
+        "Procedure": ("subject", "encounter"),
+        "MedicationRequest": ("subject", "encounter", "medicationReference"),
+        "MedicationAdministration": ("subject", "context", "medicationReference"),
+    }
+    union = " UNION ALL ".join(
+        f"SELECT DISTINCT {field}.reference AS ref FROM p_{name}"
+        for name, fields in places.items()
+        for field in fields
+    )
+    references = [
+        row[0]
+        for row in database.execute(f"SELECT DISTINCT ref FROM ({union}) WHERE ref IS NOT NULL").fetchall()
+    ]
+    urls = dict(
+        database.execute(
+            "SELECT full_url, min(type || '/' || json_extract_string(text, '$.id')) FROM resource "
+            "WHERE full_url IS NOT NULL AND json_valid(text) GROUP BY full_url"
+        ).fetchall()
+    )
+    if any("?" in reference for reference in references):
+        urls |= _conditional(database)
+    _create(
+        database,
+        "pointed",
+        sorted(resolve_references(references, urls=urls).items()),
+        ("ref", "target"),
+        (pa.string(), pa.string()),
+    )
+
+
+def _conditional(database: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """``Patient?identifier=system|value`` -> ``Patient/id``, where exactly one patient has the identifier."""
+    return dict(
+        database.execute(
+            "SELECT 'Patient?identifier=' || coalesce(i.system, '') || '|' || i.value, min(ref) "
+            "FROM (SELECT ref, unnest(identifier) AS i FROM p_Patient) WHERE i.value IS NOT NULL "
+            "GROUP BY ALL HAVING count(DISTINCT ref) = 1"
+        ).fetchall()
+    )
+
+
+def match_units(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) -> None:
+    """Make ``unit_of`` for the distinct (concept, system, code, unit) of ``item``, and ``plausible``."""
+    rows = []
+    query = "SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM item WHERE has_number"
+    for concept_id, system, code, text in database.execute(query).fetchall():
+        rows.append((concept_id, system, code, text, *_unit_row(concept_id, system, code, text, site_map)))
+    names = (
+        "concept_id",
+        "unit_system",
+        "unit_code",
+        "unit_text",
+        "state",
+        "factor",
+        "shift",
+        "unit_concept_id",
+    )
+    types = (
+        pa.int32(),
+        pa.string(),
+        pa.string(),
+        pa.string(),
+        pa.string(),
+        pa.float64(),
+        pa.float64(),
+        pa.int32(),
+    )
+    _create(database, "unit_of", rows, names, types)
+    likely = [
+        (concept_id, p.low, p.high, p.conversion.factor, p.conversion.offset)
+        for concept_id in MEASUREMENTS
+        for p in plausible_units(concept_id)
+    ]
+    types = (pa.int32(), *[pa.float64()] * 4)
+    _create(database, "plausible", likely, ("concept_id", "low", "high", "factor", "shift"), types)
+
+
+def _unit_row(
+    concept_id: int, system: str, code: str, text: str, site_map: SiteMap
+) -> tuple[str, float, float, int]:
+    """State (as_is, converted, unit, unit_missing, source), factor, shift, unit concept."""
+    if concept_id not in MEASUREMENTS:
+        return "source", 1.0, 0.0, UNITS.get(site_unit(code or text, system, site_map), 0)
+    canonical = MEASUREMENTS[concept_id].unit or ""
+    concept = UNITS[canonical]
+    spellings = [spelling for spelling in (code, text) if spelling]
+    for spelling in spellings:
+        unit = site_unit(spelling, system, site_map)
+        if not unit and canonical == "/min":  # an annotation alone, as in {beats}: a count
+            continue
+        if (conversion := convert(concept_id, unit)) is not None:
+            is_same = conversion.factor == 1.0 and conversion.offset == 0.0
+            return "as_is" if is_same else "converted", conversion.factor, conversion.offset, concept
+    is_missing = not any(ucum(spelling) for spelling in spellings)
+    return "unit_missing" if is_missing else "unit", 1.0, 0.0, concept
+
+
+def _create(
+    database: duckdb.DuckDBPyConnection,
+    table: str,
+    rows: Iterable[tuple[object, ...]],
+    names: tuple[str, ...],
+    types: tuple[pa.DataType, ...],
+) -> None:
+    listed = list(rows)
+    columns = zip(*listed, strict=True) if listed else [()] * len(names)
+    arrays = [pa.array(list(column), kind) for column, kind in zip(columns, types, strict=True)]
+    database.register("lookup", pa.Table.from_arrays(arrays, names=list(names)))
+    database.execute(f"CREATE TABLE {table} AS FROM lookup")
+    database.unregister("lookup")

@@ -1,0 +1,89 @@
+"""Write a CDM folder all at once: into a folder beside it, renamed when everything is there."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from fedhealth.cdm.tables import PRIVATE_TABLES, TABLES, VISIT_EXTRA, Table
+from fedhealth.errors import ConfigError
+
+_OWN = ("accounting.json", "deidentification.json")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``folder`` when the block ends well, and vanishes otherwise.
+
+    Guarantees: ``folder`` is either as it was or complete; a folder that holds other things is not touched.
+
+    Raises:
+      ConfigError: ``folder`` is there and is no CDM folder of ours.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_own(folder))):
+        raise ConfigError(
+            f"{folder} holds something else than a harmonised CDM", "name an empty or a new folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir(mode=0o700)
+        yield fresh
+        if folder.exists():
+            os.rename(folder, Path(scratch) / "old")
+        os.rename(fresh, folder)
+
+
+def _is_own(folder: Path) -> bool:
+    return all((folder / name).exists() for name in _OWN)
+
+
+def write_tables(database: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
+    """Write every ``out_<table>`` as Parquet, ordered by key; returns rows per table.
+
+    Guarantees: the same rows give the same bytes, whatever order they came in.
+    """
+    rows = {}
+    for table in (*TABLES.values(), VISIT_EXTRA):
+        rows[table.name] = _copy(database, _select(table), folder / f"{table.name}.parquet")
+    return rows
+
+
+def _select(table: Table) -> str:
+    columns = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in table.columns)
+    return f"SELECT {columns} FROM out_{table.name} ORDER BY ALL"
+
+
+def _copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    target = str(path).replace("'", "''")
+    row = database.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchone()
+    return int(row[0]) if row else 0
+
+
+def write_private(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Write id_map, quarantine and unmapped into ``private/`` (0700): they never leave the site."""
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    for name, columns in PRIVATE_TABLES.items():
+        selected = ", ".join(f"{column}::{kind} AS {column}" for column, kind in columns)
+        _copy(database, f"SELECT {selected} FROM private_{name} ORDER BY ALL", private / f"{name}.parquet")
+
+
+def write_record(folder: Path, *, site: str, map_digest: str, software_version: str, recorded: date) -> None:
+    """Write the de-identification record, without which no training takes the CDM."""
+    record = {
+        "schema_version": 1,
+        "site": site,
+        "profile": "local-only",
+        "keys": "BLAKE2b, 63 bits, per-site secret",
+        "not_loaded": ["names", "contacts", "addresses", "identifiers", "narrative", "notes", "free text"],
+        "map_digest": map_digest,
+        "software_version": software_version,
+        "recorded": recorded.isoformat(),
+    }
+    (folder / "deidentification.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,154 @@
+"""A site's own map: a folder of FHIR R4 ConceptMaps and an optional ``site.yaml``."""
+
+import hashlib
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from fedhealth.errors import ConfigError
+
+_REFUSED = ("unmatched", "disjoint")
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        raise ValueError("unknown time zone") from None
+    return name
+
+
+class SiteSettings(BaseModel):
+    """``site.yaml``.
+
+    Attributes:
+      time_zone: IANA name, for times without an offset.
+      extract_date: the last day that the extract covers (else: the latest time in it).
+      admission_classes: ``system|code`` of encounter classes that are admissions, whatever the maps say.
+      unit_inference: whether a missing unit may be inferred when exactly one unit is plausible.
+      default_class_system: system of encounter classes that name none.
+      organizations: ids of the Organizations that are this site (empty: all).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    extract_date: date | None = None
+    admission_classes: tuple[str, ...] = ()
+    unit_inference: bool = False
+    default_class_system: str = ""
+    organizations: tuple[str, ...] = ()
+
+
+class Target(BaseModel):
+    """What a code is mapped to."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    code: str = ""
+    equivalence: str = "equivalent"
+
+
+class Element(BaseModel):
+    """One code of a ConceptMap group. ``prefix`` (our extension in shipped maps) lets it stand for all it begins."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    code: str
+    target: tuple[Target, ...] = ()
+
+
+class Group(BaseModel):
+    """A group of a ConceptMap: from one code system to another."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    source: str = ""
+    target: str = ""
+    element: tuple[Element, ...] = ()
+
+
+class ConceptMap(BaseModel):
+    """The part of a FHIR R4 ConceptMap that maps codes."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    resourceType: Annotated[str, Field(pattern="^ConceptMap$")]
+    group: tuple[Group, ...] = ()
+
+    def rows(self) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """((system, code), (target system, target code)) of every element that has a usable target."""
+        return [
+            ((group.source, element.code), (group.target, target.code))
+            for group in self.group
+            for element in group.element
+            for target in element.target
+            if target.code and target.equivalence not in _REFUSED
+        ]
+
+
+class SiteMap(BaseModel):
+    """A site's settings and its codings in terms of standard ones; empty when the site gives none."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    settings: SiteSettings = SiteSettings()
+    codes: dict[tuple[str, str], tuple[str, str]] = {}
+    digest: str = hashlib.sha256(b"").hexdigest()
+
+
+def read_site_map(folder: Path | None) -> SiteMap:
+    """Read a site map; None gives the empty one.
+
+    Raises:
+      ConfigError: the folder or a file is unusable, or two maps take a code to different targets.
+    """
+    if folder is None:
+        return SiteMap()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"the site map folder {folder} does not exist", "give a folder of ConceptMap JSON files"
+        )
+    digest = hashlib.sha256()
+    codes: dict[tuple[str, str], tuple[str, str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        data = path.read_bytes()
+        digest.update(data)
+        for source, target in _concept_map(path.name, data).rows():
+            if codes.setdefault(source, target) != target:
+                raise ConfigError(
+                    f"{path.name} maps a code in two ways", "keep one target for each system and code"
+                )
+    settings = SiteSettings()
+    if (path := folder / "site.yaml").exists():
+        data = path.read_bytes()
+        digest.update(data)
+        settings = _settings(data)
+    return SiteMap(settings=settings, codes=codes, digest=digest.hexdigest())
+
+
+def _concept_map(name: str, data: bytes) -> ConceptMap:
+    try:
+        return ConceptMap.model_validate_json(data)
+    except ValidationError:
+        raise ConfigError(
+            f"{name} is not a FHIR R4 ConceptMap", "write ConceptMap JSON, or move the file away"
+        ) from None
+
+
+def _settings(data: bytes) -> SiteSettings:
+    try:
+        return SiteSettings.model_validate(yaml.safe_load(data) or {})
+    except (yaml.YAMLError, ValidationError) as error:
+        wrong = (
+            sorted({str(e["loc"][0]) for e in error.errors() if e["loc"]})
+            if isinstance(error, ValidationError)
+            else []
+        )
+    raise ConfigError(
+        f"site.yaml is wrong ({', '.join(wrong) or 'no YAML mapping'})", "see docs/reference/harmonisation.md"
+    )
