@@ -125,9 +125,9 @@ def _attrition(study: StudyReport) -> str:
     if not sites:
         return ""
     steps = [str(each["step"]) for each in study.attrition[sites[0]]]
-    rows = [(site, *(_count(each["n"]) for each in study.attrition[site])) for site in sites]
+    rows = [(site, *(_count(each["patients"]) for each in study.attrition[site])) for site in sites]
     table = _table(("site", *steps), rows)
-    return f"<details><summary>Attrition, {escape(study.study)} (stays left after each step)</summary>{table}</details>"
+    return f"<details><summary>Attrition, {escape(study.study)} (patients left after each step)</summary>{table}</details>"
 
 
 def _count(value: str | int | None) -> str:

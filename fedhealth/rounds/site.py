@@ -166,7 +166,11 @@ class SiteNode:
             except DataError:
                 return "cohort_unreadable"
             patients = len(np.unique(rows.person[~rows.is_test]))
-            if len(np.unique(rows.person)) < max(study.cohort.min_patients, 1) or patients == 0:
+            try:
+                policy.check_cohort(study, patients=len(np.unique(rows.person)))
+            except PolicyError:
+                return "cohort_too_small"
+            if patients == 0:
                 return "cohort_too_small"
             plan = plan_local(study, declared_patients=bucket(patients))
             self._runs[manifest.run] = SiteRun(study=study, rows=rows, plan=plan, seed=manifest.seed)

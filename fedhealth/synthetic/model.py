@@ -79,7 +79,7 @@ class Stay:
 
 def make_hospital(index: int, patients: int, generator: np.random.Generator) -> Hospital:
     """Draw a hospital; its size is log-normal around ``patients``, at least 60% of it."""
-    size = int(round(patients * math.exp(generator.normal(-0.04, 0.28))))
+    size = round(patients * math.exp(generator.normal(-0.04, 0.28)))
     return Hospital(
         name=f"hospital-{index + 1:02d}",
         patients=max(size, math.ceil(0.6 * patients)),
