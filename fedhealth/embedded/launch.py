@@ -18,8 +18,8 @@ from fedhealth.embedded.consortium import Consortium, load_consortium
 from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRun
 from fedhealth.embedded.enrolment import enrol
 from fedhealth.embedded.pool import SitePool, start_forkserver
-from fedhealth.embedded.results import StudyResult, build_report, reference_rows, verify_workdir
 from fedhealth.embedded.site_process import SiteConfig
+from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.study import Study, load_study
 
@@ -136,7 +136,7 @@ class Launch:
         sites = tuple(site for site in self.sites if site not in self.states)
         with self._stage("references"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
             rows = executor.submit(
-                reference_rows, str(self.workdir.path), sites, study.canonical(), run, self.settings.seed
+                _references, str(self.workdir.path), sites, study.canonical(), run, self.settings.seed
             ).result()
         self.references[run] = rows
         return len(rows)
@@ -144,7 +144,7 @@ class Launch:
     def verify(self) -> bool:
         """Check log, exchange and registry against each other."""
         with self._stage("verify the log"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
-            self.verified = executor.submit(verify_workdir, str(self.workdir.path)).result()
+            self.verified = executor.submit(_verify, str(self.workdir.path)).result()
         return bool(self.verified["ok"])
 
     def write_report(self) -> str:
@@ -152,7 +152,7 @@ class Launch:
         with self._stage("report"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
             results = tuple(self._result(run) for run in self.runs)
             executor.submit(
-                build_report, str(self.workdir.path), results, dict(self.seconds), self._upper_bound()
+                _report, str(self.workdir.path), results, dict(self.seconds), self._upper_bound()
             ).result()
         return str(self.workdir.report_html)
 
@@ -325,3 +325,26 @@ def _start_coordinator(
         runs=tuple(PlannedRun(run=run, study_file=path) for run, path in runs.items()),
         environment=environment,
     )
+
+
+def _references(
+    workdir: str, sites: tuple[str, ...], study: bytes, run: str, seed: int
+) -> list[dict[str, Any]]:
+    """In a process of its own, as the two below: what they load and pool ends with it."""
+    from fedhealth.embedded.results import reference_rows
+
+    return reference_rows(workdir, sites, study, run, seed)
+
+
+def _verify(workdir: str) -> dict[str, Any]:
+    from fedhealth.embedded.results import verify_workdir
+
+    return verify_workdir(workdir)
+
+
+def _report(
+    workdir: str, results: tuple[StudyResult, ...], seconds: dict[str, float], synthetic: str | None
+) -> None:
+    from fedhealth.embedded.results import build_report
+
+    build_report(workdir, results, seconds, synthetic)

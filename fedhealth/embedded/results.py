@@ -1,13 +1,14 @@
 """What an embedded run makes of its results: references, the verified log, the report."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from fedhealth.audit import Checkpoint, verify_exchange
 from fedhealth.config import Workdir
 from fedhealth.embedded.references import train_references
+from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError
 from fedhealth.exchange import open_exchange, read_object
 from fedhealth.features.rows import Rows, load_rows
@@ -29,18 +30,6 @@ from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import round_key
 from fedhealth.study import Study
 from fedhealth.synthetic import oracle_auc
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyResult:
-    """Everything the report of one study is made of."""
-
-    study: bytes
-    coordinator: str
-    references: tuple[dict[str, Any], ...]
-    states: dict[str, str]
-    attrition: dict[str, Any]
-    verified: dict[str, Any]
 
 
 def reference_rows(

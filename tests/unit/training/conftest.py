@@ -2,9 +2,9 @@ import json
 
 import numpy as np
 import pytest
-from fedhealth.features.rows import Rows
 
 from fedhealth.aggregation.statistics import decode_statistics, encode_statistics
+from fedhealth.features.rows import Rows
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 

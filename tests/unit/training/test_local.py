@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fedhealth.features.rows import Rows
 
 from fedhealth.errors import DataError
+from fedhealth.features.rows import Rows
 from fedhealth.models import weights as w
 from fedhealth.models.networks import Perceptron, initial_weights, predict, read_weights
 from fedhealth.privacy.noise import NoiseSource
