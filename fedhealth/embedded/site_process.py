@@ -60,7 +60,7 @@ class SiteProcess:
     def harmonise(self, fhir: str, site_map: str | None, validate: Validate) -> dict[str, Any]:
         """FHIR to CDM. A site whose data cannot be read abstains; the reason code is returned."""
         try:
-            accounting = harmonise_site(
+            harmonise_site(
                 self.folder,
                 Path(fhir),
                 site=self.config.name,

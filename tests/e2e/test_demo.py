@@ -1,5 +1,6 @@
 """The demo as a user runs it: three hospitals, one round, everything real."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -45,10 +46,8 @@ def demo(tmp_path_factory):
         child = coordinator_of(process)
         seen["arguments"], seen["environment"] = child.cmdline(), child.environ()
         while process.poll() is None:
-            try:
+            with contextlib.suppress(psutil.Error):
                 seen["files"] |= {each.path for each in child.open_files()}
-            except psutil.Error:
-                pass
             time.sleep(0.02)
     return workdir, log.read_text(), process.returncode, seen
 
