@@ -8,7 +8,8 @@ fails, the message says what to do; logs are in ``WORKDIR/sites/SITE/site.log`` 
 import os
 
 from prefect import flow, runtime, unmapped
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from fedhealth.embedded.launch import LaunchSettings, open_launch

@@ -76,7 +76,8 @@ def decode_statistics(
 
     Guarantees: mean and sd equal those of the pooled clipped values to sites * 2^-21 of the public range, the
     median to one bin (a flag's is 0 or 1); sd is at least `SD_FLOOR` of the range, and 1 for a constant
-    column; a column that nobody has gets mean 0, sd 1, median at mid-range (0 for a flag).
+    column; a column that nobody has gets mean and median at mid-range (0 for a flag) and sd 1, so that it
+    becomes 0 for everybody.
 
     Raises:
       ValueError: the vector has another length.
@@ -95,7 +96,7 @@ def decode_statistics(
     medians = np.array([_median(histogram) for histogram in histograms])
     medians = np.where(flags, np.where(absent, 0.0, np.rint(medians)), medians)
     statistics = Statistics(
-        mean=np.where(absent, 0.0, low + mean * width).astype(np.float32),
+        mean=(low + np.where(absent, medians, mean) * width).astype(np.float32),
         sd=np.where(absent | (sd < SD_FLOOR / 10), 1.0, np.maximum(sd, SD_FLOOR) * width).astype(np.float32),
         median=(low + medians * width).astype(np.float32),
         count=counts,

@@ -14,20 +14,11 @@ from typing import Any, Self
 from fedhealth.embedded.site_process import SiteConfig, serve_site
 from fedhealth.errors import FedHealthError, TransportError
 
-PRELOAD = (
-    "fedhealth.embedded.site_process",
-    "fedhealth.embedded.references",
-    "torch",
-    "opacus",
-    "duckdb",
-    "great_expectations",
-)
+PRELOAD = "fedhealth.embedded.preload"
 _THREADS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "GX_ANALYTICS_ENABLED": "false",
 }
 
@@ -39,7 +30,7 @@ def start_forkserver() -> multiprocessing.context.ForkServerContext:
     """
     os.environ.update(_THREADS)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
+    context.set_forkserver_preload([PRELOAD])
     from multiprocessing import forkserver
 
     forkserver.ensure_running()

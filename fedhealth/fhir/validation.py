@@ -7,6 +7,11 @@ from typing import Any
 from pydantic import ValidationError
 
 
+def resource_model(resource_type: str) -> Any:
+    """The R4B model of a resource type. The first call for a type builds its classes, which takes up to a second."""
+    return getattr(import_module(f"fhir.resources.R4B.{resource_type.lower()}"), resource_type)
+
+
 def invalid_resources(resource_type: str, texts: Iterable[tuple[int, str]]) -> list[int]:
     """The numbers of the texts that are no valid resource of their type. No value is kept or shown.
 
@@ -17,8 +22,7 @@ def invalid_resources(resource_type: str, texts: Iterable[tuple[int, str]]) -> l
     Returns:
       Numbers of the invalid ones, in input order.
     """
-    module = import_module(f"fhir.resources.R4B.{resource_type.lower()}")
-    model: Any = getattr(module, resource_type)
+    model = resource_model(resource_type)
     invalid = []
     for number, text in texts:
         try:

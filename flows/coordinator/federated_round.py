@@ -6,7 +6,8 @@ from the exchange. If the quorum is missed, the reasons stand in the task log an
 """
 
 from prefect import flow, runtime
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from tasks.coordinator.artifacts import publish_round
 from tasks.coordinator.registry import record_round

@@ -5,7 +5,8 @@ model is registered in MLflow under the study's name; the run's log entries and 
 """
 
 from prefect import flow, runtime
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from flows.coordinator.federated_round import federated_round
 from tasks.coordinator.artifacts import publish_study

@@ -6,7 +6,8 @@ hold a patient value leaves it. A site whose data fail the gate abstains from ro
 """
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from tasks.site.data import harmonise, validate
 

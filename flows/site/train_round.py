@@ -6,7 +6,8 @@ goes on within the open sum with the same bytes.
 """
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from tasks.site.rounds import answer, find_open_manifests
 
