@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+FhirValidation = Literal["all", "sample", "off"]
+"""How many resources fhir.resources checks: all, about 200 per type, or none."""
 
 
 @dataclass(frozen=True, slots=True)

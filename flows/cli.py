@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.config import FhirValidation
 from fedhealth.errors import ConfigError, FedHealthError, PolicyError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(audit_app, name="audit")
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
-Validate = Annotated[str, typer.Option(help="How much fhir.resources checks: all, sample or off.")]
+Validate = Annotated[FhirValidation, typer.Option(help="How much fhir.resources checks: all, sample or off.")]
 _state = {"debug": False}
 
 
@@ -85,7 +86,6 @@ def harmonize(
     from fedhealth.identity import SiteSecrets
     from flows.progress import spinner
 
-    _one_of(validate, "all", "sample", "off")
     secrets = SiteSecrets.load_or_create(cdm.parent / f".{cdm.name}.keys")
     with spinner(Console(stderr=True), "harmonise"):
         accounting = convert(
@@ -94,7 +94,7 @@ def harmonize(
             site=site,
             site_map=site_map,
             site_secret=secrets.site_secret,
-            validate=validate,  # type: ignore[arg-type]
+            validate=validate,
         )
     _write_json(json_file, accounting.to_json())
     table = Table(
@@ -154,7 +154,6 @@ def study_run(
     """Run a whole study in embedded mode over given folders."""
     from flows.embedded_run import run_one_study
 
-    _one_of(validate, "all", "sample", "off")
     if bool(site) == (consortium is not None):
         raise ConfigError(
             "name the sites either with --site or with --consortium",
@@ -246,11 +245,6 @@ def _one_line_errors() -> Iterator[None]:
             f"fedhealth: {type(error).__name__}. Fix: run again with --debug and report it", file=sys.stderr
         )
         sys.exit(1)
-
-
-def _one_of(value: str, *choices: str) -> None:
-    if value not in choices:
-        raise ConfigError(f"{value} is not one of {', '.join(choices)}", f"use {choices[0]}")
 
 
 def _write_json(path: Path | None, text: str) -> None:

@@ -7,14 +7,15 @@ fails, the message says what to do; logs are in ``WORKDIR/sites/SITE/site.log`` 
 
 import os
 
-from prefect import flow, runtime, unmapped
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from fedhealth.config import FhirValidation
 from fedhealth.embedded.launch import LaunchSettings, open_launch
 from tasks.embedded.consortium import await_run, enrol_parties, train_references, verify_log, write_report
-from tasks.embedded.sites import build_rows, follow_run, harmonise_site, validate_site
+from tasks.embedded.sites import build_rows, follow_runs, harmonise_site, validate_site
 
 
 def _run_name() -> str:
@@ -25,7 +26,7 @@ def _run_name() -> str:
     name="embedded_study",
     flow_run_name=_run_name,
     persist_result=False,
-    task_runner=ThreadPoolTaskRunner(max_workers=64),
+    task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]  # invariant in Prefect
 )
 def embedded_study(
     studies: tuple[str, ...] = ("infra/studies/readmission.yaml",),
@@ -33,7 +34,7 @@ def embedded_study(
     workdir: str = os.environ.get("FEDHEALTH_WORKDIR", "fedhealth-work"),
     references: bool = False,
     seed: int = 0,
-    fhir_validation: str = "sample",
+    fhir_validation: FhirValidation = "sample",
     label: str = "study",
 ) -> State[None]:
     """Run studies over a consortium of folders, from FHIR to the registered models and the report.
@@ -59,12 +60,12 @@ def embedded_study(
         enrol_parties()
         for step in (harmonise_site, validate_site, build_rows):
             step.map(launch.sites).wait()
-        following = [follow_run.map(launch.sites, run=unmapped(run)) for run in launch.runs]
-        for run, futures in zip(launch.runs, following, strict=True):
+        following = follow_runs.map(launch.sites)
+        for run in launch.runs:
             await_run(run)
-            futures.wait()
             if references:
                 train_references(run)
+        following.wait()
         verify_log()
         report = write_report()
     return Completed(message=f"report: {report}")

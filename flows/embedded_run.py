@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console, RenderableType
 
-from fedhealth.config import Workdir
+from fedhealth.config import FhirValidation, Workdir
 from fedhealth.embedded.consortium import consortium_from_options, load_consortium
 from fedhealth.embedded.pool import start_forkserver
 from fedhealth.errors import ConfigError
@@ -54,7 +54,7 @@ def run_one_study(
     references: bool,
     workdir: Path,
     seed: int,
-    fhir_validation: str,
+    fhir_validation: FhirValidation,
     console: Console,
 ) -> RenderableType:
     """Run one study over given folders.
@@ -125,7 +125,7 @@ def _run_flow(
     seed: int,
     notify: Callable[[str, int, int], None],
     seconds: dict[str, float],
-    fhir_validation: str = "sample",
+    fhir_validation: FhirValidation = "sample",
 ) -> None:
     """Wait for the server, then run the embedded flow in this process."""
     started = time.monotonic()

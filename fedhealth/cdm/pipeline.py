@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
@@ -21,11 +20,10 @@ from fedhealth.cdm.output import replacing, write_private, write_record, write_t
 from fedhealth.cdm.rows import latest_day, write_events, write_periods
 from fedhealth.cdm.staging import check_shapes, parse, stage
 from fedhealth.cdm.visits import define_times, keep_encounters, keep_patients, outermost_stays, write_visits
+from fedhealth.config import FhirValidation
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.vocabulary.maps import shipped_digest
 from fedhealth.vocabulary.site_map import SiteMap, read_site_map
-
-Validate = Literal["all", "sample", "off"]
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ def harmonize(
     site: str,
     site_map: Path | None = None,
     site_secret: bytes,
-    validate: Validate = "sample",
+    validate: FhirValidation = "sample",
     progress: Callable[[str], None] | None = None,
     threads: int = 1,
 ) -> Accounting:
@@ -121,7 +119,7 @@ def _run(
     site: str,
     mapped: SiteMap,
     secret: bytes,
-    validate: Validate,
+    validate: FhirValidation,
     progress: Callable[[str], None] | None,
 ) -> Accounting:
     clock = _Clock()

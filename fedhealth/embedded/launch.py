@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any
 
-from fedhealth.config import Timeouts, Workdir
+from fedhealth.config import FhirValidation, Timeouts, Workdir
 from fedhealth.embedded.consortium import Consortium, load_consortium
 from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRun
 from fedhealth.embedded.enrolment import enrol
@@ -38,7 +38,7 @@ class LaunchSettings:
     workdir: str
     references: bool = False
     seed: int = 0
-    fhir_validation: str = "sample"
+    fhir_validation: FhirValidation = "sample"
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 

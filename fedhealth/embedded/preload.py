@@ -7,7 +7,8 @@ copy, nearly every page that it shares with its brothers (130 MB and a second pe
 import gc
 
 import opacus  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo
+import torch.profiler  # noqa: F401
 
 import fedhealth.embedded.references
 import fedhealth.embedded.site_process  # noqa: F401

@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fedhealth.config import Timeouts
+from fedhealth.config import FhirValidation, Timeouts
 from fedhealth.errors import DataError, FedHealthError
 from fedhealth.identity import PartyKeys, SignedRoster, SiteSecrets, seed_material
 from fedhealth.rounds.site import SiteNode
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state, rows_of
 from fedhealth.rounds.site_environment import join
-from fedhealth.rounds.site_load import Validate, harmonise_site, validate_site
+from fedhealth.rounds.site_load import harmonise_site, validate_site
 from fedhealth.study.spec import Study
 
 
@@ -57,7 +57,7 @@ class SiteProcess:
         keys = PartyKeys.load_or_create(self.folder.keys, name=self.config.name, role="site")
         return keys.public.to_bytes()
 
-    def harmonise(self, fhir: str, site_map: str | None, validate: Validate) -> dict[str, Any]:
+    def harmonise(self, fhir: str, site_map: str | None, validate: FhirValidation) -> dict[str, Any]:
         """FHIR to CDM. A site whose data cannot be read abstains; the reason code is returned."""
         try:
             harmonise_site(

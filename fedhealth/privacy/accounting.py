@@ -8,12 +8,14 @@ Unit: the patient; neighbouring: one patient added or removed.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
+from scipy.optimize import brentq
 
 TOLERANCE = 1e-3
 """Relative width to which the noise multiplier is found; rounding is always up."""
@@ -61,18 +63,24 @@ def noise_multiplier_for(*, epsilon: float, delta: float, sampling_probability: 
             noise_multiplier=noise, sampling_probability=sampling_probability, steps=steps, delta=delta
         )
 
+    low, high = _bracket(spent, epsilon)
+    root = brentq(lambda log: math.log(spent(math.exp(log)) / epsilon), low, high, xtol=TOLERANCE / 4)
+    noise = math.exp(root)
+    while spent(noise) > epsilon:
+        noise *= 1.0 + TOLERANCE / 2
+    return noise
+
+
+def _bracket(spent: Callable[[float], float], epsilon: float) -> tuple[float, float]:
+    """Logarithms of two multipliers, a factor 2 apart, between which the budget is reached."""
     high = 1.0
     while spent(high) > epsilon:
         high *= 2.0
         if high > _MAX_NOISE:
             raise ValueError("no noise is enough for this epsilon")
-    low = high / 2.0
-    while spent(low) <= epsilon:
-        high, low = low, low / 2.0
-    while high - low > TOLERANCE * high:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if spent(middle) <= epsilon else (middle, high)
-    return high
+    while spent(high / 2.0) <= epsilon:
+        high /= 2.0
+    return math.log(high / 2.0), math.log(high)
 
 
 @lru_cache(maxsize=1024)

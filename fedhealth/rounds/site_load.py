@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from fedhealth.cdm import Accounting, harmonize
+from fedhealth.config import FhirValidation
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
 from fedhealth.validation import ValidationReport, validate_cdm
-
-Validate = Literal["all", "sample", "off"]
 
 
 def harmonise_site(
@@ -19,7 +17,7 @@ def harmonise_site(
     site: str,
     site_map: Path | None,
     site_secret: bytes,
-    validate: Validate = "sample",
+    validate: FhirValidation = "sample",
     progress: Callable[[str], None] | None = None,
 ) -> Accounting:
     """Convert a site's FHIR data to its CDM; what was derived from an older load is dropped.

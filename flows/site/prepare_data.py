@@ -9,11 +9,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from fedhealth.config import FhirValidation
 from tasks.site.data import harmonise, validate
 
 
 @flow(name="prepare_data", persist_result=False)
-def prepare_data(fhir_validation: str = "sample") -> State[None]:
+def prepare_data(fhir_validation: FhirValidation = "sample") -> State[None]:
     """Harmonise and validate this worker's site.
 
     Args:

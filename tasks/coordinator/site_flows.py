@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.deployments import run_deployment
@@ -17,6 +18,6 @@ def site_deployments() -> tuple[str, ...]:
 @task(task_run_name="start {deployment}", **TRANSPORT)
 def start_site_flow(deployment: str) -> str:
     """Ask a site's worker to answer what is open; returns the flow run's name."""
-    flow_run = run_deployment(deployment, timeout=0, as_subflow=False)
+    flow_run: Any = run_deployment(deployment, timeout=0, as_subflow=False)
     get_run_logger().info("started %s as %s", deployment, flow_run.name)
     return str(flow_run.name)

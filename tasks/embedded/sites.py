@@ -28,9 +28,10 @@ def build_rows(site: str) -> str:
     return current_launch().build_rows(site)
 
 
-@task(task_run_name="{site} follows {run}", **ONCE)
-def follow_run(site: str, run: str) -> str:
-    """The site answers every round of a run; returns how often it was in, left out or abstained."""
-    summary = current_launch().follow(site, run)
-    get_run_logger().info("%s: %s", site, summary)
-    return summary
+@task(task_run_name="{site} answers", **ONCE)
+def follow_runs(site: str) -> int:
+    """The site answers every round of every run, one run after the other; returns the number of runs."""
+    launch = current_launch()
+    for run in launch.runs:
+        get_run_logger().info("%s in %s: %s", site, run, launch.follow(site, run))
+    return len(launch.runs)

@@ -4,6 +4,7 @@ import os
 
 from prefect import get_run_logger, task
 
+from fedhealth.config import FhirValidation
 from fedhealth.rounds.boundary import at_the_boundary
 from fedhealth.rounds.site_environment import (
     folder_from_environment,
@@ -16,7 +17,7 @@ from tasks.policies import ONCE
 
 @task(task_run_name="harmonise", **ONCE)
 @at_the_boundary
-def harmonise(validate: str) -> int:
+def harmonise(validate: FhirValidation) -> int:
     """FHIR to CDM; returns the number of resource types read."""
     site, fhir, site_map = source_from_environment(os.environ)
     accounting = harmonise_site(
