@@ -1,6 +1,8 @@
 """The ``fedhealth`` command: thin; every command imports what it needs when it runs."""
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -218,9 +220,19 @@ def doctor(workdir: Path = Path("."), json_file: JsonFile = None) -> None:
 
 
 def main() -> None:
-    """Entry point: errors are one line with a fix; exit codes 0, 1 and 2."""
-    with _one_line_errors():
-        app(standalone_mode=True)
+    """Entry point: errors are one line with a fix; exit codes 0, 1 and 2. A SIGTERM ends what was started."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    code: Any = 0
+    try:
+        with _one_line_errors():
+            app(standalone_mode=True)
+    except SystemExit as leaving:
+        code = leaving.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "duckdb" in sys.modules:
+        os._exit(code or 0)  # an ordinary exit lets DuckDB's binding complain on stderr about itself
+    sys.exit(code)
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from fedhealth.config import FhirValidation, Timeouts, Workdir
 from fedhealth.embedded.consortium import Consortium, load_consortium
 from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRun
 from fedhealth.embedded.enrolment import enrol
-from fedhealth.embedded.pool import SitePool, start_forkserver
-from fedhealth.embedded.site_process import SiteConfig
+from fedhealth.embedded.pool import SiteConfig, SitePool, start_forkserver
 from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.study import Study, load_study
@@ -53,6 +52,8 @@ class Launch:
     study_files: dict[str, Path]
     pool: SitePool
     coordinator: CoordinatorProcess
+    assistant: ProcessPoolExecutor
+    """One process, forked when first used: it pools rows for the references, verifies, writes the report."""
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     references: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -131,11 +132,11 @@ class Launch:
         return len(closed) if isinstance(closed, list) else 0
 
     def train_references(self, run: str) -> int:
-        """Local-only, unprotected federated and centralised models, in a process of their own that pools the rows."""
+        """Local-only, unprotected federated and centralised models, in the assistant's process."""
         study = self.studies[run]
         sites = tuple(site for site in self.sites if site not in self.states)
-        with self._stage("references"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
-            rows = executor.submit(
+        with self._stage("references"):
+            rows = self.assistant.submit(
                 _references, str(self.workdir.path), sites, study.canonical(), run, self.settings.seed
             ).result()
         self.references[run] = rows
@@ -143,15 +144,15 @@ class Launch:
 
     def verify(self) -> bool:
         """Check log, exchange and registry against each other."""
-        with self._stage("verify the log"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
-            self.verified = executor.submit(_verify, str(self.workdir.path)).result()
+        with self._stage("verify the log"):
+            self.verified = self.assistant.submit(_verify, str(self.workdir.path)).result()
         return bool(self.verified["ok"])
 
     def write_report(self) -> str:
         """report.json and report.html in the working directory; the report is attached to the runs in MLflow."""
-        with self._stage("report"), ProcessPoolExecutor(1, mp_context=start_forkserver()) as executor:
+        with self._stage("report"):
             results = tuple(self._result(run) for run in self.runs)
-            executor.submit(
+            self.assistant.submit(
                 _report, str(self.workdir.path), results, dict(self.seconds), self._upper_bound()
             ).result()
         return str(self.workdir.report_html)
@@ -272,7 +273,7 @@ def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
     }
     coordinator = _start_coordinator(settings, workdir, {run: path for run, (_, path) in files.items()})
     try:
-        with SitePool(configs) as pool:
+        with SitePool(configs) as pool, ProcessPoolExecutor(1, mp_context=start_forkserver()) as assistant:
             launch = Launch(
                 settings=settings,
                 workdir=workdir,
@@ -281,6 +282,7 @@ def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
                 study_files={run: path for run, (_, path) in files.items()},
                 pool=pool,
                 coordinator=coordinator,
+                assistant=assistant,
             )
             launch.seconds.update(_environment.get(LaunchEnvironment()).seconds)
             launch.notify = _environment.get(LaunchEnvironment()).notify
@@ -330,7 +332,7 @@ def _start_coordinator(
 def _references(
     workdir: str, sites: tuple[str, ...], study: bytes, run: str, seed: int
 ) -> list[dict[str, Any]]:
-    """In a process of its own, as the two below: what they load and pool ends with it."""
+    """In the assistant's process, as the two below; the launcher imports nothing of what they use."""
     from fedhealth.embedded.results import reference_rows
 
     return reference_rows(workdir, sites, study, run, seed)

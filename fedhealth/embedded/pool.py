@@ -3,24 +3,38 @@
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedhealth.embedded.site_process import SiteConfig, serve_site
+from fedhealth.config import Timeouts
 from fedhealth.errors import FedHealthError, TransportError
 
 PRELOAD = "fedhealth.embedded.preload"
+_GRACE_S = 1.0
 _THREADS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "GX_ANALYTICS_ENABLED": "false",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class SiteConfig:
+    """What a site process is told: its own name and folder, and the exchange."""
+
+    name: str
+    folder: Path
+    exchange: str
+    derive_from_seed: int | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 def start_forkserver() -> multiprocessing.context.ForkServerContext:
@@ -35,6 +49,13 @@ def start_forkserver() -> multiprocessing.context.ForkServerContext:
 
     forkserver.ensure_running()
     return context
+
+
+def _serve(connection: Connection, config: SiteConfig) -> None:
+    """In the site's process, where everything is imported already; the launcher imports none of it."""
+    from fedhealth.embedded.site_process import serve_site
+
+    serve_site(connection, config)
 
 
 @dataclass(slots=True)
@@ -52,7 +73,7 @@ class SitePool:
         self._lines: dict[str, _Line] = {}
         for name, config in sorted(configs.items()):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve_site, args=(theirs, config), name=name, daemon=True)
+            process = context.Process(target=_serve, args=(theirs, config), name=name, daemon=True)
             process.start()
             theirs.close()
             self._lines[name] = _Line(process, ours)
@@ -92,13 +113,15 @@ class SitePool:
         self._lines[site].process.kill()
 
     def close(self) -> None:
-        """End all site processes."""
+        """End all site processes: one that waits for a command ends by itself, one at work is killed."""
         for line in self._lines.values():
-            line.process.kill()
-        for line in self._lines.values():
-            line.process.join(timeout=5)
             with suppress(OSError):
                 line.connection.close()
+        deadline = time.monotonic() + _GRACE_S
+        for line in self._lines.values():
+            line.process.join(timeout=max(0.0, deadline - time.monotonic()))
+            line.process.kill()
+            line.process.join(timeout=5)
 
     def __enter__(self) -> Self:
         return self

@@ -9,12 +9,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fedhealth.config import FhirValidation, Timeouts
+from fedhealth.config import FhirValidation
+from fedhealth.embedded.pool import SiteConfig
 from fedhealth.errors import DataError, FedHealthError
 from fedhealth.identity import PartyKeys, SignedRoster, SiteSecrets, seed_material
 from fedhealth.rounds.site import SiteNode
@@ -22,17 +23,6 @@ from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state, 
 from fedhealth.rounds.site_environment import join
 from fedhealth.rounds.site_load import harmonise_site, validate_site
 from fedhealth.study.spec import Study
-
-
-@dataclass(frozen=True, slots=True)
-class SiteConfig:
-    """What a site process is told: its own name and folder, and the exchange."""
-
-    name: str
-    folder: Path
-    exchange: str
-    derive_from_seed: int | None = None
-    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass(slots=True)
