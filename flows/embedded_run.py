@@ -133,20 +133,26 @@ def _run_flow(
     importing.start()
     server.wait()
     importing.join()
+    from prefect.logging.handlers import APILogHandler
+
     from fedhealth.embedded.launch import launch_environment
     from flows.embedded import embedded_study
 
     seconds["start"] = time.monotonic() - started
-    with launch_environment(server.environment, seconds=seconds, notify=notify):
-        embedded_study(
-            studies=studies,
-            consortium=str(consortium),
-            workdir=str(place.path),
-            references=references,
-            seed=seed,
-            fhir_validation=fhir_validation,
-            label=place.path.name,
-        )
+    coordinators = server.environment | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
+    try:
+        with launch_environment(coordinators, seconds=seconds, notify=notify):
+            embedded_study(
+                studies=studies,
+                consortium=str(consortium),
+                workdir=str(place.path),
+                references=references,
+                seed=seed,
+                fhir_validation=fhir_validation,
+                label=place.path.name,
+            )
+    finally:
+        APILogHandler().flush()  # while the server still listens
 
 
 def _import_flow() -> None:

@@ -2,7 +2,8 @@
 
 Every event has a person, a day, a time (null when the source gives a date alone), the moment ``at`` by which it had
 happened (a date counts as its end), and the visit found by reference or, failing that, by patient and time: the
-visit whose [start - 24 h, end] holds the moment, the latest start winning.
+visit whose [start - 24 h, end] holds the moment, the latest start winning. A reference to another patient's
+encounter counts as none.
 """
 
 import duckdb
@@ -37,7 +38,7 @@ def encounter_field(name: str) -> str:
 def keep_events(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``e_<Type>`` for the five event types: the resources that are kept, with person, time and visit."""
     database.execute(
-        "CREATE TABLE place AS SELECT stay.ref, stay.began, stay.start_text, visit.key AS visit_id, "
+        "CREATE TABLE place AS SELECT stay.ref, stay.person_id, stay.began, stay.start_text, visit.key AS visit_id, "
         "CASE WHEN depth > 0 THEN stay.key END AS detail_id "
         "FROM stay JOIN root USING (ref) JOIN visit ON visit.ref = root.top"
     )
@@ -95,7 +96,8 @@ SELECT p.*, patient.person_id, coalesce({text}, place.start_text) AS time_text,
        CASE WHEN place.visit_id IS NOT NULL THEN 'reference' END AS link
 FROM p_{name} p ANTI JOIN rejected USING (seq)
 JOIN pointed who ON who.ref = p.subject.reference JOIN patient ON patient.ref = who.target
-LEFT JOIN pointed at_place ON at_place.ref = p.{field} LEFT JOIN place ON place.ref = at_place.target
+LEFT JOIN pointed at_place ON at_place.ref = p.{field}
+LEFT JOIN place ON place.ref = at_place.target AND place.person_id = patient.person_id
 {medication}
 LEFT JOIN coded_{CODES[name]} coded ON coded.json = {_code_text(name)})""")
 

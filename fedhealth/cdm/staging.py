@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from fedhealth.cdm.keys import keyed_ids
+from fedhealth.errors import DataError
 from fedhealth.fhir.files import bundle_block, find_files, read_blocks
 from fedhealth.fhir.resources import R4_TYPES, SHAPES, UNKNOWN
 from fedhealth.fhir.validation import invalid_resources
@@ -46,7 +47,7 @@ FROM incoming WHERE type IN ({_NAMES})
 
 _COUNT = f"""
 INSERT INTO counted
-SELECT CASE WHEN reason IN ('type_not_loaded', 'container') THEN type ELSE '{UNKNOWN}' END,
+SELECT CASE WHEN reason IN ('type_not_loaded', 'container', 'malformed_bundle') THEN type ELSE '{UNKNOWN}' END,
        CASE WHEN reason IN ('type_not_loaded', 'container', 'deleted') THEN 'excluded' ELSE 'quarantined' END,
        reason, line,
        CASE WHEN reason NOT IN ('type_not_loaded', 'container', 'deleted') THEN sha256(text) END
@@ -69,7 +70,7 @@ def stage(database: duckdb.DuckDBPyConnection, folder: Path, *, progress: Progre
 
     Raises:
       ConfigError: the folder is missing.
-      DataError: it has no FHIR file, or one cannot be read to its end.
+      DataError: it has no FHIR file or no FHIR resource, or a file cannot be read to its end.
     """
     database.execute(_TABLES)
     total = 0
@@ -78,7 +79,19 @@ def stage(database: duckdb.DuckDBPyConnection, folder: Path, *, progress: Progre
             progress(path.name)
         for block in read_blocks(path):
             total += _take(database, block)
+    _require_fhir(database, total)
     return total
+
+
+def _require_fhir(database: duckdb.DuckDBPyConnection, total: int) -> None:
+    """Refuse a folder without one resource of an R4 type: an empty CDM would hide a wrong folder."""
+    types = "SELECT type FROM resource UNION ALL SELECT type FROM counted"
+    found = database.execute(f"SELECT 1 FROM ({types}) WHERE type NOT IN (?, 'Bundle') LIMIT 1", [UNKNOWN])
+    if found.fetchone() is None:
+        raise DataError(
+            f"none of the {total} lines and entries is a FHIR R4 resource (code no_fhir)",
+            "give the folder of the FHIR export, as NDJSON or bundles",
+        )
 
 
 def _take(database: duckdb.DuckDBPyConnection, block: pa.Table) -> int:
@@ -86,28 +99,34 @@ def _take(database: duckdb.DuckDBPyConnection, block: pa.Table) -> int:
     database.register("block", block)
     database.execute(_INCOMING)
     database.unregister("block")
+    opened = _open_bundles(database)
     database.execute(_KEEP)
     database.execute(_COUNT)
-    bundles = database.execute(
-        "SELECT line, text, fhir_version FROM incoming WHERE type = 'Bundle' AND json_valid(text)"
-    ).fetchall()
     total: int = block.num_rows
-    for line, text, version in bundles:
+    for entries in opened:
+        total += _take(database, entries)
+    return total
+
+
+def _open_bundles(database: duckdb.DuckDBPyConnection) -> list[pa.Table]:
+    """The entries of each incoming bundle; what is no well-formed bundle gets that state."""
+    bundles = database.execute(
+        "SELECT rowid, line, text, fhir_version FROM incoming WHERE type = 'Bundle' AND json_valid(text)"
+    ).fetchall()
+    opened = []
+    for row, line, text, version in bundles:
         entries = bundle_block(text, line=line)
         if entries is None:
-            database.execute(
-                "UPDATE counted SET reason = 'malformed_bundle', kind = 'quarantined' "
-                "WHERE type = 'Bundle' AND line = ? AND reason = 'container'",
-                [line],
-            )
+            database.execute("UPDATE incoming SET state = 'malformed_bundle' WHERE rowid = ?", [row])
         elif entries.num_rows:
-            if version is not None:
-                position = entries.schema.get_field_index("fhir_version")
-                entries = entries.set_column(
-                    position, "fhir_version", pa.array([version] * len(entries), pa.string())
-                )
-            total += _take(database, entries)
-    return total
+            opened.append(entries if version is None else _with_version(entries, version))
+    return opened
+
+
+def _with_version(entries: pa.Table, version: str) -> pa.Table:
+    """The entries, all of the FHIR version that the outer bundle states."""
+    position = entries.schema.get_field_index("fhir_version")
+    return entries.set_column(position, "fhir_version", pa.array([version] * len(entries), pa.string()))
 
 
 def parse(database: duckdb.DuckDBPyConnection, *, site_secret: bytes) -> None:

@@ -24,18 +24,26 @@ _INPATIENT = ", ".join(map(str, INPATIENT_VISITS))
 def define_times(database: duckdb.DuckDBPyConnection, time_zone: str) -> None:
     """SQL macros for FHIR dates: ``moment`` (UTC, null for a date), ``day_of``, ``at_end`` (a date is its end).
 
-    A year or month alone is its last day. A time without an offset is in the site's time zone.
+    A year or month alone is its last day. A time without an offset is in the site's time zone. What is before
+    1800 or after 2500 (infinity, 9999-12-31 for "open") is no time: it would become the end of the extract.
     """
-    zoned = "try_cast(x AS TIMESTAMP)"
+    database.execute("SET TimeZone = 'UTC'")
+    # a cast to TIMESTAMP ignores the offset, one to TIMESTAMPTZ applies it
+    zoned = "timezone('UTC', try_cast(x AS TIMESTAMPTZ))"
     if time_zone != "UTC":
-        local = f"timezone('UTC', timezone('{time_zone}', {zoned}))"
-        zoned = f"CASE WHEN regexp_matches(x, '(Z|[+-]\\d\\d:?\\d\\d)$') THEN {zoned} ELSE {local} END"
-    database.execute(f"CREATE MACRO moment(x) AS CASE WHEN length(x) > 10 THEN {zoned} END")
-    database.execute(
-        "CREATE MACRO day_of(x) AS CASE WHEN length(x) > 10 THEN moment(x)::DATE "
+        local = f"timezone('UTC', timezone('{time_zone}', try_cast(x AS TIMESTAMP)))"
+        zoned = f"CASE WHEN regexp_matches(x, '[+-]\\d\\d(:?\\d\\d)?$') THEN {zoned} ELSE {local} END"
+    moment = f"CASE WHEN x[-1] = 'Z' THEN try_cast(x AS TIMESTAMP) ELSE {zoned} END"
+    day = (
+        "CASE WHEN length(x) > 10 THEN moment(x)::DATE "
         "WHEN length(x) = 10 THEN try_cast(x AS DATE) WHEN length(x) = 7 THEN last_day(try_cast(x || '-01' AS DATE)) "
         "WHEN length(x) = 4 THEN try_cast(x || '-12-31' AS DATE) END"
     )
+    span = "BETWEEN '1800-01-01' AND '2500-12-31'"
+    database.execute(f"CREATE MACRO any_moment(x) AS CASE WHEN length(x) > 10 THEN {moment} END")
+    database.execute(f"CREATE MACRO moment(x) AS CASE WHEN any_moment(x) {span} THEN any_moment(x) END")
+    database.execute(f"CREATE MACRO any_day(x) AS {day}")
+    database.execute(f"CREATE MACRO day_of(x) AS CASE WHEN any_day(x) {span} THEN any_day(x) END")
     database.execute(
         "CREATE MACRO at_end(x) AS coalesce(moment(x), day_of(x)::TIMESTAMP + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
     )
@@ -103,7 +111,7 @@ def _keep_own(database: duckdb.DuckDBPyConnection, organizations: tuple[str, ...
     )
     database.execute(
         "INSERT INTO foreign_encounter SELECT p.ref FROM p_Encounter p JOIN rejected USING (seq) "
-        "WHERE reason = 'other_organization'"
+        "WHERE rejected.reason = 'other_organization'"
     )
     database.execute(
         "INSERT INTO foreign_patient SELECT ref FROM patient WHERE ref NOT IN (SELECT d.target FROM p_Encounter e "
@@ -140,7 +148,7 @@ WITH RECURSIVE up AS (
   SELECT ref, ref AS top, 0 AS depth FROM stay
   UNION ALL
   SELECT up.ref, s.parent, depth + 1 FROM up JOIN stay s ON s.ref = up.top
-  WHERE s.parent IN (SELECT ref FROM stay) AND depth < 8)
+  JOIN stay above ON above.ref = s.parent AND above.person_id = s.person_id WHERE depth < 8)
 SELECT ref, arg_max(top, depth) AS top, max(depth) AS depth FROM up GROUP BY ref
 """
 

@@ -79,7 +79,11 @@ def read_blocks(path: Path) -> Iterator[pa.Table]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+    if not path.name.endswith(".gz"):
+        return path.open("rb")
+    if path.stat().st_size == 0:  # gzip reads it as empty, but a compressed nothing has 20 bytes
+        raise EOFError
+    return cast(IO[bytes], gzip.open(path, "rb"))
 
 
 def _ndjson(stream: IO[bytes]) -> Iterator[pa.Table]:
@@ -108,8 +112,8 @@ def lines_block(data: bytes, *, first: int) -> pa.Table:
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     texts = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
     table = _table(np.arange(first, first + len(ends)), texts)
-    short = np.flatnonzero(np.diff(offsets) < 3)  # a JSON object has two characters and a line its end
-    blank = [int(i) for i in short if not data[offsets[i] : offsets[i + 1]].strip()]
+    spaced = np.flatnonzero(np.frombuffer(data, dtype=np.uint8)[offsets[:-1]] <= ord(" "))
+    blank = [int(i) for i in spaced if not data[offsets[i] : offsets[i + 1]].strip()]
     if not blank:
         return table
     kept = np.ones(len(ends), dtype=bool)
@@ -170,7 +174,7 @@ _BUNDLE = msgspec.json.Decoder(_Bundle)
 def _json(data: bytes) -> Iterator[pa.Table]:
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if data.count(b"\n") and data.lstrip().split(b"\n", 1)[0].rstrip().endswith(b"}"):
             yield lines_block(data, first=1)
             return
@@ -188,7 +192,7 @@ def bundle_block(text: str, *, line: int) -> pa.Table | None:
     """
     try:
         bundle = _BUNDLE.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nested deeper than JSON is read
         return None
     rows: list[tuple[int, str, str | None, str | None, str | None]] = []
     seen: set[str] = set()

@@ -1,6 +1,5 @@
 """DP-SGD on Opacus, with every random draw from the site's keyed cryptographic stream."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -85,15 +84,13 @@ def private_steps(
     sampler, draws = PatientSampler.of(person), source.fork("poisson")
     features, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
     total, rows = 0.0, 0
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        for _ in range(plan.steps):
-            drawn = torch.from_numpy(sampler.draw(draws, sampling_probability=plan.sampling_probability))
-            private.zero_grad(set_to_none=True)
-            logits = module(features[drawn])
-            loss = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="sum")
-            loss.backward()  # type: ignore[no-untyped-call]
-            private.step()
-            total, rows = total + float(loss.detach()), rows + len(drawn)
+    for _ in range(plan.steps):
+        drawn = torch.from_numpy(sampler.draw(draws, sampling_probability=plan.sampling_probability))
+        private.zero_grad(set_to_none=True)
+        logits = module(features[drawn].requires_grad_())  # else torch warns that a hook sees no gradient
+        loss = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+        private.step()
+        total, rows = total + float(loss.detach()), rows + len(drawn)
     module.remove_hooks()
     return total / max(rows, 1)
