@@ -27,7 +27,18 @@ audit_app = typer.Typer(no_args_is_help=True, help="Prove what happened.")
 app.add_typer(study_app, name="study")
 app.add_typer(audit_app, name="audit")
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result for machines to this file.")]
+
+def _checked_json(path: Path | None) -> Path | None:
+    """Refuse a place that cannot be written to before the work, not after it."""
+    if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
+        raise ConfigError(f"--json {path} cannot be written", "name a file in a folder that exists")
+    return path
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the result for machines to this file.", callback=_checked_json),
+]
 Validate = Annotated[FhirValidation, typer.Option(help="How much fhir.resources checks: all, sample or off.")]
 _state = {"debug": False}
 
@@ -85,9 +96,11 @@ def harmonize(
 ) -> None:
     """Convert a hospital's FHIR R4 to OMOP 5.4, with nothing lost: read = loaded + excluded + quarantined."""
     from fedhealth.cdm import harmonize as convert
+    from fedhealth.fhir.files import find_files
     from fedhealth.identity import SiteSecrets
     from flows.progress import spinner
 
+    find_files(fhir)
     secrets = SiteSecrets.load_or_create(cdm.parent / f".{cdm.name}.keys")
     with spinner(Console(stderr=True), "harmonise"):
         accounting = convert(

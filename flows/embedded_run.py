@@ -9,11 +9,11 @@ import yaml
 from rich.console import Console, RenderableType
 
 from fedhealth.config import FhirValidation, Workdir
-from fedhealth.embedded.consortium import consortium_from_options, load_consortium
+from fedhealth.embedded.consortium import check_sources, consortium_from_options, load_consortium
 from fedhealth.embedded.pool import start_forkserver
 from fedhealth.errors import ConfigError
 from fedhealth.study import load_study
-from flows.prefect_server import PrefectServer, prefect_server
+from flows.prefect_server import PrefectServer, check_server, prefect_server
 from flows.progress import stages
 
 DEMO_STUDIES = ("demo-readmission", "demo-mortality")
@@ -30,8 +30,7 @@ def run_demo(
     from fedhealth.embedded.consortium import require_enough_sites
 
     require_enough_sites(hospitals)
-    place = Workdir(workdir.resolve())
-    place.path.mkdir(parents=True, exist_ok=True)
+    place = _new_place(workdir)
     started = time.monotonic()
     with prefect_server(place.prefect) as server, stages(console) as show:
         start_forkserver()
@@ -64,8 +63,8 @@ def run_one_study(
     """
     load_study(study)
     members = load_consortium(consortium) if consortium else consortium_from_options(sites, site_maps)
-    place = Workdir(workdir.resolve())
-    place.path.mkdir(parents=True, exist_ok=True)
+    check_sources(members)
+    place = _new_place(workdir)
     place.consortium.write_text(members.to_yaml(), encoding="utf-8")
     if references:
         console.print("--references pools the rows of all sites on this machine, for comparison only")
@@ -83,6 +82,18 @@ def run_one_study(
             fhir_validation=fhir_validation,
         )
     return _shown(place)
+
+
+def _new_place(workdir: Path) -> Workdir:
+    """The working directory, made once nothing stands in the way."""
+    check_server()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise ConfigError(
+            f"--workdir {workdir} cannot be made", "name a folder, new or of an earlier run"
+        ) from None
+    return Workdir(workdir.resolve())
 
 
 def _synthesise(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
-from fedhealth.errors import TransportError
+from fedhealth.errors import ConfigError, TransportError
 
 START_TIMEOUT_S = 90.0
 _QUIET = {
@@ -59,14 +59,11 @@ class PrefectServer:
         while time.monotonic() < deadline:
             if self.process is not None and self.process.poll() is not None:
                 break
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except (URLError, OSError):
-                time.sleep(0.1)
+            if _is_healthy(self.url):
+                return
+            time.sleep(0.1)
         raise TransportError(
-            f"no Prefect server answers at {self.url}", "check PREFECT_API_URL, or run `fedhealth doctor`"
+            "the Prefect server did not start", "see prefect/server.log in the working directory"
         )
 
 
@@ -82,7 +79,7 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
         yield PrefectServer(configured, None)
         return
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    port = free_port()
+    port = server_port()
     os.environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += [
@@ -109,9 +106,43 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
             process.kill()
 
 
-def free_port() -> int:
-    """A port on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def server_port() -> int:
+    """The port of PREFECT_SERVER_API_PORT, else any on which nothing listens now.
+
+    Raises:
+      ConfigError: that port is in use.
+    """
+    wanted = os.environ.get("PREFECT_SERVER_API_PORT", "0")
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", int(wanted)))
+            port: int = probe.getsockname()[1]
+            return port
+    except (OSError, ValueError, OverflowError):
+        raise ConfigError(
+            f"the port {wanted} of PREFECT_SERVER_API_PORT cannot be used, another process may listen on it",
+            "unset the variable (any free port is taken then) or name another port",
+        ) from None
+
+
+def check_server() -> None:
+    """Refuse settings with which no Prefect server can be used, before anything is started or written.
+
+    Raises:
+      ConfigError: the server of PREFECT_API_URL does not answer, or the port that was asked for is in use.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if url is None:
+        server_port()
+    elif not _is_healthy(url):
+        raise ConfigError(
+            f"no Prefect server answers at {url}", "start it, or unset PREFECT_API_URL to use a temporary one"
+        )
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError, ValueError):
+        return False

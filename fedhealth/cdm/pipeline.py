@@ -71,7 +71,8 @@ def harmonize(
 
     Raises:
       ConfigError: a folder or the site map is wrong.
-      DataError: no FHIR file, a file that cannot be read to its end, or a defect of ours (code accounting).
+      DataError: no FHIR file, a file that cannot be read to its end, nothing that could be loaded, or a defect of
+        ours (code accounting).
 
     Source: HL7 FHIR-to-OMOP implementation guide; OMOP CDM 5.4.
     """
@@ -93,10 +94,25 @@ def harmonize(
                 f"the FHIR data cannot be harmonised (code {type(error).__name__})",
                 "check free disk space and memory, then report this as a defect",
             ) from None
+        _refuse_empty(account)
         if scratch.exists():
             scratch.rmdir()
         (folder / "accounting.json").write_text(account.to_json())
     return account
+
+
+def _refuse_empty(account: Accounting) -> None:
+    """A CDM of nothing is no CDM: say why instead, by reason codes alone."""
+    counts = account.resources.values()
+    if any(count.loaded for count in counts):
+        return
+    reasons = sorted({reason for count in counts for reason in (*count.excluded, *count.quarantined)})
+    raise DataError(
+        f"nothing of the FHIR data could be loaded (reasons: {', '.join(reasons)})",
+        "export it again as FHIR R4"
+        if "fhir_version" in reasons
+        else "look the reasons up in docs/reference/harmonisation.md",
+    )
 
 
 def _check_arguments(fhir_dir: Path, cdm_dir: Path, site_secret: bytes, validate: str) -> None:

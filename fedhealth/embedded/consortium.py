@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedhealth.errors import ConfigError, PolicyError
+from fedhealth.errors import ConfigError, DataError, PolicyError
+from fedhealth.fhir.files import is_fhir_name
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -113,6 +114,24 @@ def require_enough_sites(count: int) -> None:
         raise PolicyError(
             f"only {count} sites: a sum over fewer than 3 would show a site's own numbers", "add sites"
         )
+
+
+def check_sources(consortium: Consortium) -> None:
+    """Refuse folders that cannot be a site's data before anything is written.
+
+    Raises:
+      ConfigError: a folder does not exist.
+      DataError: a FHIR folder holds no FHIR file.
+    """
+    for entry in consortium.sites:
+        source = entry.fhir or entry.cdm
+        if source is None or not source.is_dir():
+            raise ConfigError(f"site {entry.name}: its data folder does not exist", "correct its path")
+        if entry.fhir is not None and not any(is_fhir_name(path.name) for path in source.rglob("*")):
+            raise DataError(
+                f"site {entry.name}: its folder holds no FHIR file",
+                "put *.ndjson, *.ndjson.gz or *.json there",
+            )
 
 
 def _resolved(entry: SiteEntry, base: Path) -> SiteEntry:

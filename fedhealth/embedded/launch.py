@@ -14,12 +14,12 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from fedhealth.config import FhirValidation, Timeouts, Workdir
-from fedhealth.embedded.consortium import Consortium, load_consortium
+from fedhealth.embedded.consortium import Consortium, check_sources, load_consortium
 from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRun
 from fedhealth.embedded.enrolment import enrol
 from fedhealth.embedded.pool import SiteConfig, SitePool, start_forkserver
 from fedhealth.embedded.study_result import StudyResult
-from fedhealth.errors import ConfigError, DataError
+from fedhealth.errors import ConfigError
 from fedhealth.study import Study, load_study
 
 POLL_S = 0.05
@@ -256,7 +256,7 @@ def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
     for path in settings.studies:
         study = load_study(path)
         files[run_id(study, datetime.now(UTC))] = (study, Path(path).resolve())
-    _check_sources(consortium)
+    check_sources(consortium)
     workdir.path.mkdir(parents=True, exist_ok=True)
     (workdir.coordinator / "roster.json").unlink(missing_ok=True)
     studies = {run: study for run, (study, _) in files.items()}
@@ -298,14 +298,6 @@ def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
 def run_id(study: Study, now: datetime) -> str:
     """A run's id: the study's name and the time of its start."""
     return f"{study.name}-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
-
-
-def _check_sources(consortium: Consortium) -> None:
-    """Refuse folders that are not there before anything is written."""
-    for entry in consortium.sites:
-        source = entry.fhir or entry.cdm
-        if source is None or not source.is_dir():
-            raise DataError(f"site {entry.name}: its data folder does not exist", "correct its path")
 
 
 def _start_coordinator(

@@ -59,17 +59,20 @@ def write_consortium(
     Guarantees: the same seed gives the same bytes; a hospital does not depend on how many others there are.
 
     Args:
-      out_dir: where to write; existing files of the same names are replaced.
+      out_dir: where to write; a consortium that stands there is replaced.
       hospitals: how many.
       patients: mean size of a hospital; sizes are log-normal.
       seed: of everything.
       progress: called with the name of each finished hospital.
 
     Raises:
-      ConfigError: fewer than one hospital or patient.
+      ConfigError: fewer than one hospital or patient, or ``out_dir`` holds something else.
     """
     if hospitals < 1 or patients < 1:
         raise ConfigError("a consortium needs at least one hospital and one patient", "raise the number")
+    foreign = out_dir.is_dir() and any(out_dir.iterdir()) and not (out_dir / "consortium.yaml").exists()
+    if foreign or (out_dir.exists() and not out_dir.is_dir()):
+        raise ConfigError(f"{out_dir} holds something else", "name a new folder or one that synth wrote")
     out_dir.mkdir(parents=True, exist_ok=True)
     written: dict[str, tuple[int, int]] = {}
     work = partial(write_hospital, out_dir, patients=patients, seed=seed)

@@ -229,7 +229,7 @@ def test_an_open_round_is_closed_by_three_site_deployments_and_the_study_goes_on
     assert state["type"] == "COMPLETED", (state, deployed.logs())
     assert state["message"] == "registered deployed version 1"
     registry = Registry(store_uri(deployed.folder), artifact_root=artifact_folder(deployed.folder))
-    assert registry.versions() == (("deployed", "1"),)
+    assert registry.versions() == (("deployed", 1),)
 
 
 def test_an_ad_hoc_run_of_a_small_study_ends_in_a_registered_model_and_a_verified_log(deployed):
