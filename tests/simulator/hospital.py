@@ -172,6 +172,11 @@ def lines(resources: list[Resource]) -> bytes:
     return b"".join(json.dumps(resource).encode() + b"\n" for resource in resources)
 
 
+def bundle(resources: list[Resource], kind: str = "collection") -> bytes:
+    entries = [{"resource": resource} for resource in resources]
+    return json.dumps({"resourceType": "Bundle", "type": kind, "entry": entries}).encode()
+
+
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     """Write files below a folder, which is returned."""
     for name, data in files.items():
