@@ -1,0 +1,174 @@
+"""The same resources give the same CDM in whatever form they come; a damaged file leaves nothing half-written."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulator.hospital import SECRET, bundle, lines, patient, small_hospital, write_files
+
+from fedhealth.cdm import harmonize
+from fedhealth.errors import ConfigError, DataError
+
+GOOD = lines(small_hospital())
+FEDHEALTH = Path(sys.executable).parent / "fedhealth"
+
+
+def shuffled(seed):
+    resources = small_hospital()
+    return [resources[i] for i in np.random.default_rng(seed).permutation(len(resources))]
+
+
+def by_type():
+    files = {}
+    for resource in small_hospital():
+        files.setdefault(f"deep/{resource['resourceType']}.ndjson", []).append(resource)
+    return {name: lines(resources) for name, resources in files.items()}
+
+
+FORMS = {
+    "bundle": {"a.json": bundle(small_hospital())},
+    "pretty bundle": {"a.json": json.dumps(json.loads(bundle(small_hospital())), indent=2).encode()},
+    "one bundle a resource": {f"{n}.json": bundle([r]) for n, r in enumerate(small_hospital())},
+    "bundles as lines": {"a.ndjson": bundle(small_hospital()[:5]) + b"\n" + bundle(small_hospital()[5:])},
+    "bundle in a bundle": {"a.json": bundle([json.loads(bundle(small_hospital()))])},
+    "one file a resource": {f"{n}.json": json.dumps(r).encode() for n, r in enumerate(small_hospital())},
+    "lines named .json": {"a.json": GOOD},
+    "lines named .jsonl": {"a.jsonl": GOOD},
+    "gzip": {"a.ndjson.gz": gzip.compress(GOOD)},
+    "two gzip members": {"a.ndjson.gz": gzip.compress(GOOD[:1000]) + gzip.compress(GOOD[1000:])},
+    "gzip bundle": {"a.json.gz": gzip.compress(bundle(small_hospital()))},
+    "byte order mark": {"a.ndjson": b"\xef\xbb\xbf" + GOOD},
+    "carriage returns": {"a.ndjson": GOOD.replace(b"\n", b"\r\n")},
+    "blank lines": {"a.ndjson": b"\n  \n" + GOOD.replace(b"\n", b"\n\n \t\n")},
+    "no last newline": {"a.ndjson": GOOD.rstrip(b"\n")},
+    "spaces in the JSON": {"a.ndjson": GOOD.replace(b'{"resourceType": ', b'  { "resourceType" : ')},
+    "shuffled": {"a.ndjson": lines(shuffled(1))},
+    "shuffled again": {"a.ndjson": lines(shuffled(2))},
+    "one file a type": by_type(),
+    "beside other files": {"a.ndjson": GOOD, "README.txt": b"not FHIR", ".hidden.ndjson": b"not FHIR"},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(load):
+    return load(small_hospital())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_same_resources_gives_the_same_tables(load, plain, form):
+    loaded = load(files=FORMS[form])
+    assert loaded.digests() == plain.digests()
+    bundles = loaded.account.resources.get("Bundle")
+    assert bundles is None or bundles.excluded == {"container": bundles.read}
+    left = {kind: count for kind, count in loaded.account.resources.items() if kind != "Bundle"}
+    assert left == plain.account.resources
+
+
+def test_many_rows_in_another_order_and_with_more_threads_give_the_same_tables(load):
+    people = [patient(f"p{n}", birthDate=f"{1930 + n % 80}-01-01") for n in range(3000)]
+    assert load(people).digests() == load(people[::-1], threads=4).digests()
+
+
+def test_what_crosses_the_edge_of_a_block_is_read_whole(load, plain, monkeypatch):
+    monkeypatch.setattr("fedhealth.fhir.files.BLOCK_BYTES", 7)
+    assert load(files={"a.ndjson": GOOD}).digests() == plain.digests()
+
+
+DAMAGED = {
+    "cut off": gzip.compress(GOOD)[:-30],
+    "empty": b"",
+    "not gzip": GOOD,
+    "rubbish after it": gzip.compress(GOOD) + b"rubbish",
+    "a flipped bit": gzip.compress(GOOD)[:-8] + b"\0" * 8,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_gzip_file_is_refused_by_name_and_leaves_nothing(tmp_path, damage):
+    source = write_files(tmp_path / "fhir", {"a.ndjson": GOOD, "b.ndjson.gz": DAMAGED[damage]})
+    with pytest.raises(DataError, match=r"b\.ndjson\.gz cannot be read to its end .*gzip -t"):
+        harmonize(source, tmp_path / "cdm", site="house", site_secret=SECRET, validate="off")
+    assert [path.name for path in tmp_path.iterdir()] == ["fhir"]
+
+
+def test_a_failed_reload_keeps_the_cdm_that_was_there(load, tmp_path):
+    loaded = load(small_hospital())
+    before = loaded.digests()
+    source = write_files(tmp_path, {"a.ndjson.gz": DAMAGED["cut off"]})
+    with pytest.raises(DataError):
+        harmonize(source, loaded.folder, site="house", site_secret=SECRET, validate="off")
+    assert loaded.digests() == before
+    assert sorted(path.name for path in loaded.folder.parent.iterdir()) == ["cdm", "fhir"]
+
+
+def test_a_reload_replaces_the_whole_cdm(load, tmp_path):
+    loaded = load(small_hospital())
+    source = write_files(tmp_path, {"a.ndjson": lines([patient("cy")])})
+    harmonize(source, loaded.folder, site="house", site_secret=SECRET, validate="off")
+    assert len(loaded.rows("person")) == 1
+    assert loaded.rows("measurement") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"notes.txt": b"x"}, "holds no FHIR file"),
+        ({"a.ndjson": b""}, "none of the 0 lines"),
+        ({"a.ndjson": b"\n\n"}, "none of the 0 lines"),
+        (
+            {"package.json": b'{"name":"x"}', "b.ndjson": b"what\n"},
+            "none of the 2 lines and entries is a FHIR R4",
+        ),
+        ({"a.json": bundle([])}, "none of the 1 lines"),
+    ],
+)
+def test_a_folder_without_fhir_is_refused_and_leaves_nothing(tmp_path, files, problem):
+    source = write_files(tmp_path / "fhir", files)
+    with pytest.raises(DataError, match=problem):
+        harmonize(source, tmp_path / "cdm", site="house", site_secret=SECRET)
+    assert [path.name for path in tmp_path.iterdir()] == ["fhir"]
+
+
+def test_an_empty_folder_is_a_data_error_and_a_missing_one_a_config_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no FHIR file"):
+        harmonize(tmp_path / "empty", tmp_path / "cdm", site="house", site_secret=SECRET)
+    with pytest.raises(ConfigError, match="does not exist"):
+        harmonize(tmp_path / "missing", tmp_path / "cdm", site="house", site_secret=SECRET)
+
+
+def test_a_folder_with_other_things_is_not_written_to(tmp_path):
+    source = write_files(tmp_path / "fhir", {"a.ndjson": GOOD})
+    target = write_files(tmp_path / "photos", {"cat.jpg": b"meow"})
+    with pytest.raises(ConfigError, match="holds something else"):
+        harmonize(source, target, site="house", site_secret=SECRET)
+    assert (target / "cat.jpg").read_bytes() == b"meow"
+
+
+@pytest.mark.parametrize(("fhir", "cdm"), [("a", "a/cdm"), ("a/fhir", "a"), ("a", "a")])
+def test_a_cdm_folder_inside_the_fhir_folder_or_around_it_is_refused(tmp_path, fhir, cdm):
+    write_files(tmp_path / fhir, {"x.ndjson": GOOD})
+    with pytest.raises(ConfigError, match="lie in each other"):
+        harmonize(tmp_path / fhir, tmp_path / cdm, site="house", site_secret=SECRET)
+
+
+def test_the_command_says_in_one_line_which_file_is_damaged_and_exits_with_2(tmp_path):
+    write_files(tmp_path / "fhir", {"b.ndjson.gz": DAMAGED["cut off"]})
+    done = subprocess.run(
+        [FEDHEALTH, "harmonize", "--fhir", "fhir", "--cdm", "cdm"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 2, done.stderr
+    assert said[-1].startswith("fedhealth: b.ndjson.gz cannot be read to its end")
+    assert "Fix: " in said[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "cdm").exists()
