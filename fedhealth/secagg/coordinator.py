@@ -95,7 +95,7 @@ class CoordinatorSum:
         if self._total is None:
             raise RuntimeError("unmask comes after receive_masked")
         survivors = self.propose()
-        messages = {site: decode(data, OpenMessage, sender=site) for site, data in sorted(opens.items())}
+        messages = self._decoded(opens)
         total = self._total.copy()
         for owner in survivors:
             seed = self._rebuild(owner, {site: m.mask_shares for site, m in messages.items()}, kind="mask")
@@ -107,6 +107,16 @@ class CoordinatorSum:
                     apply_mask(total, seed, sign=-1 if peer > owner else 1)
         signed = total.view(np.int32 if self.plan.ring_bits == 32 else np.int64).astype(np.int64)
         return OpenedSum(vector=signed, survivors=survivors, blamed=dict(self.blamed))
+
+    def _decoded(self, opens: Mapping[str, bytes]) -> dict[str, OpenMessage]:
+        """The R4 messages that parse; who sent another is blamed and left out."""
+        messages = {}
+        for site, data in sorted(opens.items()):
+            try:
+                messages[site] = decode(data, OpenMessage, sender=site)
+            except ProtocolError as error:
+                self.blamed[site] = error.problem
+        return messages
 
     def _checked(self, site: str, payload: bytes) -> ShareMessage:
         message = decode(payload, ShareMessage, sender=site)

@@ -1,0 +1,82 @@
+"""Masks cancel: the opened sum is the sum of the survivors' vectors, bit for bit, whoever vanishes and when."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulator.sums import make_plan, make_sites, make_vectors, run_sum
+
+from fedhealth.errors import PolicyError
+from fedhealth.secagg.plan import threshold_for
+
+PHASES = ("share", "masked", "agree", "open")
+
+
+@st.composite
+def dropouts(draw, most):
+    """(number of sites, by phase who vanishes): at most ``most(n)`` in all."""
+    count = draw(st.integers(3, 12))
+    names = draw(st.permutations([f"site-{number:02d}" for number in range(1, count + 1)]))
+    gone = names[: draw(most(count))]
+    phases = draw(st.lists(st.sampled_from(PHASES), min_size=len(gone), max_size=len(gone)))
+    silent = {phase: {name for name, at in zip(gone, phases, strict=True) if at == phase} for phase in PHASES}
+    return count, silent
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    case=dropouts(lambda n: st.integers(0, n - threshold_for(n))),
+    ring_bits=st.sampled_from([32, 64]),
+    seed=st.integers(0, 2**32 - 1),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_the_sum_is_exact_for_every_dropout_set_and_order(case, ring_bits, seed, shuffle):
+    count, silent = case
+    plan = make_plan(count, ring_bits=ring_bits, length=17)
+    vectors = make_vectors(plan, seed)
+
+    def any_order(among):
+        among = sorted(among)
+        shuffle.shuffle(among)
+        return among
+
+    opened = run_sum(plan, make_sites(plan, seed), vectors, silent=silent, order=any_order)
+    gone = silent["share"] | silent["masked"]
+    assert opened.survivors == tuple(site for site in plan.cohort if site not in gone)
+    expected = sum(vectors[site].astype(object) for site in opened.survivors)
+    assert (opened.vector == expected).all()
+    assert opened.blamed == {}
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=dropouts(lambda n: st.integers(n - threshold_for(n) + 1, n)), seed=st.integers(0, 99))
+def test_one_dropout_more_opens_nothing(case, seed):
+    count, silent = case
+    plan = make_plan(count, length=5)
+    with pytest.raises(PolicyError, match="are needed"):
+        run_sum_or_refuse(plan, seed, silent)
+
+
+def run_sum_or_refuse(plan, seed, silent):
+    """At `agree` too few statements make the sites themselves refuse; the coordinator then has no shares."""
+    from fedhealth.errors import ProtocolError
+
+    try:
+        run_sum(plan, make_sites(plan, seed), make_vectors(plan, seed), silent=silent)
+    except ProtocolError as error:
+        assert "enough equal statements" in error.problem
+        raise PolicyError("the sites refuse: more are needed", "") from None
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), value=st.integers(-(2**31) // 3, 2**31 // 3))
+def test_an_upload_looks_uniform_whatever_the_vector(seed, value):
+    plan = make_plan(3, length=4096)
+    sites = make_sites(plan, seed)
+    shares = {name: site.share() for name, site in sites.items()}
+    upload = sites["site-01"].mask(shares, np.full(plan.length, value, dtype=np.int64))
+    counts = np.bincount(np.frombuffer(upload, dtype=np.uint8), minlength=256)
+    expected = len(upload) / 256
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    # 255 degrees of freedom: mean 255, standard deviation 22.6; 6 of them are passed once in 10^7.
+    assert chi_square < 255 + 6 * 22.6

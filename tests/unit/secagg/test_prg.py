@@ -1,0 +1,80 @@
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from fedhealth.secagg.prg import RING_DTYPES, apply_mask, commit, derive
+
+PACKAGE = Path(__file__).parents[3] / "fedhealth"
+SEED = bytes(range(32))
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_mask_is_aes_256_ctr_from_counter_zero_in_little_endian_words(bits):
+    dtype = RING_DTYPES[bits]
+    vector = np.zeros(1000, dtype=dtype)
+    apply_mask(vector, SEED, sign=1)
+    cipher = Cipher(algorithms.AES(derive(SEED, "vector")), modes.CTR(bytes(16))).encryptor()
+    stream = cipher.update(bytes(1000 * dtype.itemsize))
+    assert vector.tobytes() == stream
+
+
+def test_the_cipher_is_the_standards_one():
+    """NIST SP 800-38A, F.5.5 (CTR-AES256.Encrypt), first block."""
+    key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+    counter = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
+    cipher = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
+    block = cipher.update(bytes.fromhex("6bc1bee22e409f96e93d7e117393172a"))
+    assert block.hex() == "601ec313775789a5b7a7f504bbf3d228"
+
+
+def test_adding_and_subtracting_cancel_over_chunk_borders():
+    size = 3 * (1 << 20) // 8 + 7
+    before = np.arange(size, dtype=np.uint64)
+    vector = before.copy()
+    apply_mask(vector, SEED, sign=1)
+    assert (vector != before).mean() > 0.99
+    apply_mask(vector, SEED, sign=-1)
+    assert (vector == before).all()
+
+
+def test_a_longer_vector_begins_with_the_same_mask():
+    short, long = np.zeros(5, dtype=np.uint32), np.zeros(600_000, dtype=np.uint32)
+    apply_mask(short, SEED, sign=1)
+    apply_mask(long, SEED, sign=1)
+    assert (long[:5] == short).all()
+
+
+def test_labels_are_joined_unambiguously():
+    assert derive(SEED, "ab", "c") != derive(SEED, "a", "bc")
+    assert derive(SEED, "a") != derive(SEED, "a", "")
+
+
+def test_a_short_key_is_refused():
+    with pytest.raises(ValueError, match="256 bits"):
+        derive(bytes(31), "mask")
+
+
+def test_a_commitment_binds_label_plan_and_value():
+    seen = {
+        commit(label, digest, value)
+        for label in ("mask seed", "wrap key")
+        for digest in ("a" * 64, "b" * 64)
+        for value in (bytes(32), SEED)
+    }
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("package", ["secagg", "identity", "privacy"])
+def test_no_module_near_a_key_or_a_mask_imports_another_generator(package):
+    for path in (PACKAGE / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & {"random", "numpy.random"}, path
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in ("random", "numpy.random"), path
+            if isinstance(node, ast.Attribute):
+                is_generator = node.attr == "random" and getattr(node.value, "id", "") in ("np", "numpy")
+                assert not is_generator, path
