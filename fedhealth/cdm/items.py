@@ -51,7 +51,7 @@ CREATE TABLE valued AS
 SELECT i.*, f.seq IS NOT NULL AS is_inferred, u.unit_concept_id,
        CASE WHEN f.seq IS NOT NULL THEN 'inferred' ELSE u.state END AS state,
        coalesce(f.factor, u.factor) AS factor, coalesce(f.shift, u.shift) AS shift,
-       state IN ('unit', 'unit_missing') AS is_lost
+       f.seq IS NULL AND u.state IN ('unit', 'unit_missing') AS is_lost
 FROM item i LEFT JOIN unit_of u ON i.has_number AND u.concept_id = i.concept_id AND u.unit_system = i.unit_system
  AND u.unit_code = i.unit_code AND u.unit_text = i.unit_text
 LEFT JOIN inferred f ON f.seq = i.seq AND f.n = i.n

@@ -44,8 +44,8 @@ SELECT seq, person_id, {_choose("gender", _GENDERS)} AS gender_concept_id,
        CASE WHEN length(birthDate) >= 10 THEN day_of(birthDate)::TIMESTAMP END AS birth_datetime,
        {_choose("race", RACES)} AS race_concept_id, {_choose("ethnicity", ETHNICITIES)} AS ethnicity_concept_id,
        NULL::BIGINT AS care_site_id,
-       CASE WHEN gender IN ('male', 'female', 'other', 'unknown') THEN gender END AS gender_source_value, race AS race_source_value,
-       ethnicity AS ethnicity_source_value, ref
+       CASE WHEN gender IN ('male', 'female', 'other', 'unknown') THEN gender END AS gender_source_value,
+       race AS race_source_value, ethnicity AS ethnicity_source_value, ref
 FROM (SELECT *, {_extension("race")} AS race, {_extension("ethnicity")} AS ethnicity FROM patient)
 """
 

@@ -210,6 +210,10 @@ class Loaded:
         """SHA-256 of every Parquet file of the CDM proper."""
         return {path.name: sha256(path.read_bytes()).hexdigest() for path in self.folder.glob("*.parquet")}
 
+    def record(self) -> dict[str, Any]:
+        """The de-identification record."""
+        return json.loads((self.folder / "deidentification.json").read_text())
+
     def column(self, table: str, column: str) -> list[Any]:
         return [row[0] for row in self.rows(table, column)]
 
