@@ -72,8 +72,11 @@ class Stay:
         return self.start_day + self.hours / DAY_H
 
     def severity_at(self, hour: float) -> float:
-        """Acute severity along the stay: it falls in those who recover and rises in those who die."""
-        share = min(hour / self.hours, 1.0)
+        """Acute severity along the stay: after the first day it falls in those who recover, rises in those who die.
+
+        Within the first day it does not yet depend on the outcome, so that ``p_death`` bounds any prediction then.
+        """
+        share = min((hour - DAY_H) / (self.hours - DAY_H), 1.0) if hour > DAY_H < self.hours else 0.0
         return self.severity * (1 - 0.55 * share) if not self.died else self.severity + 1.2 * share
 
 
