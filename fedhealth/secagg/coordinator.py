@@ -38,6 +38,7 @@ class CoordinatorSum:
     _shares: dict[str, ShareMessage] = field(default_factory=dict)
     _total: Ring | None = None
     _received: list[str] = field(default_factory=list)
+    _survivors: tuple[str, ...] = ()
 
     def receive_shares(self, payloads: Mapping[str, bytes]) -> tuple[str, ...]:
         """R1: take the share messages that fit the plan; returns U1, sorted.
@@ -50,10 +51,10 @@ class CoordinatorSum:
                 self._shares[site] = self._checked(site, payload)
             except ProtocolError as error:
                 self.blamed[site] = error.problem
-        disputed = self._disputed()
-        for site in disputed:
-            self.blamed[site] = "its pair seeds are disputed by most of the other sites"
-            del self._shares[site]
+        while disputed := self._disputed():  # until none is left, so that U1 alone gives U1 again
+            for site in disputed:
+                self.blamed[site] = "its pair seeds are disputed by most of the other sites"
+                del self._shares[site]
         self._require(len(self._shares), "sent usable shares")
         return tuple(self._shares)
 
@@ -61,9 +62,13 @@ class CoordinatorSum:
         """R2: add one masked vector to the running sum.
 
         Raises:
-          ProtocolError: a wrong size, a site outside U1, or a second vector.
+          ProtocolError: a wrong size, a site outside U1, a second vector, or one after `propose`.
         """
         dtype = RING_DTYPES[self.plan.ring_bits]
+        if self._survivors:
+            raise ProtocolError(
+                f"the vector of site {site} came after the list was closed", f"leave {site} out"
+            )
         if site not in self._shares or site in self._received:
             raise ProtocolError(f"site {site} sent a vector that nobody asked for", f"reject {site}")
         if len(payload) != self.plan.length * dtype.itemsize:
@@ -75,13 +80,14 @@ class CoordinatorSum:
         self._received.append(site)
 
     def propose(self) -> tuple[str, ...]:
-        """R3: U2, the sites whose vectors are in, sorted.
+        """R3: U2, the sites whose vectors are in, sorted. Closes the list: the sites sign this one.
 
         Raises:
           PolicyError: fewer than the plan's smallest number of survivors.
         """
         self._require(len(self._received), "sent masked vectors")
-        return tuple(sorted(self._received))
+        self._survivors = tuple(sorted(self._received))
+        return self._survivors
 
     def unmask(self, opens: Mapping[str, bytes]) -> OpenedSum:
         """R4: rebuild b_j of the survivors and k_j of the dropped, take their masks off.
@@ -91,10 +97,11 @@ class CoordinatorSum:
         Raises:
           PolicyError: too few good shares.
           ProtocolError: a rebuilt secret does not fit its owner's commitment.
+          RuntimeError: called before `propose`.
         """
-        if self._total is None:
-            raise RuntimeError("unmask comes after receive_masked")
-        survivors = self.propose()
+        survivors = self._survivors
+        if self._total is None or not survivors:
+            raise RuntimeError("unmask comes after propose")
         messages = self._decoded(opens)
         total = self._total.copy()
         for owner in survivors:

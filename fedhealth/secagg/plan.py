@@ -13,6 +13,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 MAX_LENGTH = 50_000_000
 """Largest vector, in entries."""
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""RFC 8785 writes no larger integer."""
 
 
 def threshold_for(sites: int) -> int:
@@ -32,10 +34,10 @@ class SumPlan(BaseModel):
     schema_version: Literal[1] = 1
     study_digest: Digest
     run: str
-    round: Annotated[int, Field(ge=0)]
+    round: Count
     purpose: Name
-    step: Annotated[int, Field(ge=0)]
-    attempt: Annotated[int, Field(ge=0)]
+    step: Count
+    attempt: Count
     model_digest: Digest
     settings_digest: Digest
     roster_digest: Digest
@@ -44,7 +46,7 @@ class SumPlan(BaseModel):
     min_survivors: int
     ring_bits: Literal[32, 64]
     length: Annotated[int, Field(ge=1, le=MAX_LENGTH)]
-    counter: Annotated[int, Field(ge=0)]
+    counter: Count
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:

@@ -214,7 +214,8 @@ class SiteSum:
             raise _bad_share(peer) from None
         mask_share, key_share = plain[:SHARE_BYTES], plain[SHARE_BYTES:]
         if (
-            message.mask_shares.get(self._site) != commit("mask share", plan.digest, mask_share)
+            len(plain) != 2 * SHARE_BYTES
+            or message.mask_shares.get(self._site) != commit("mask share", plan.digest, mask_share)
             or message.key_shares.get(self._site) != commit("key share", plan.digest, key_share)
             or message.pair_seeds.get(self._site) != commit("pair seed", plan.digest, self._pair_seeds[peer])
         ):
@@ -225,7 +226,7 @@ class SiteSum:
         plan = self._plan
         if vector.dtype != np.int64 or vector.shape != (plan.length,):
             raise ValueError("the vector must be int64 of the plan's length")
-        room = 2 ** (plan.ring_bits - 1) // len(plan.cohort)
+        room = (2 ** (plan.ring_bits - 1) - 1) // len(plan.cohort)
         if len(vector) and max(int(vector.max()), -int(vector.min())) > room:
             raise ValueError("a value is so large that the sum could leave the ring")
         ring: Ring = vector.view(np.uint64).astype(RING_DTYPES[plan.ring_bits])

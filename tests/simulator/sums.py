@@ -56,7 +56,7 @@ def make_sites(plan, seed=0):
 
 def make_vectors(plan, seed=0):
     generator = np.random.default_rng(seed)
-    room = 2 ** (plan.ring_bits - 1) // len(plan.cohort)
+    room = (2 ** (plan.ring_bits - 1) - 1) // len(plan.cohort)
     return {name: generator.integers(-room, room, plan.length, endpoint=True) for name in plan.cohort}
 
 

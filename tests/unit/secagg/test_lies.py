@@ -130,6 +130,49 @@ def test_a_second_vector_or_one_of_a_stranger_is_refused():
             coordinator.receive_masked(name, upload)
 
 
+def test_a_vector_after_the_list_was_closed_is_refused_and_changes_nothing():
+    plan, sites, vectors = world()
+    shares = {name: site.share() for name, site in sites.items()}
+    coordinator = CoordinatorSum(plan)
+    coordinator.receive_shares(shares)
+    uploads = {name: site.mask(shares, vectors[name]) for name, site in sites.items()}
+    for name in plan.cohort[:-1]:
+        coordinator.receive_masked(name, uploads[name])
+    survivors, late = coordinator.propose(), plan.cohort[-1]
+    with pytest.raises(ProtocolError, match=f"{late} came after"):
+        coordinator.receive_masked(late, uploads[late])
+    said = {name: sites[name].agree(survivors) for name in survivors}
+    opened = coordinator.unmask({name: sites[name].open(said) for name in survivors})
+    assert exact_without(opened, vectors, late)
+    assert opened.blamed == {}
+
+
+def test_sealed_shares_of_a_wrong_size_are_named_by_the_receiver():
+    """Else two sites could swell what an honest one has to open beyond the limit of a message."""
+    plan, sites, vectors = world()
+    sites[LIAR]._key_shares = tuple(share + bytes(1000) for share in sites[LIAR]._key_shares)
+    with pytest.raises(ProtocolError, match=f"{LIAR} do not fit"):
+        run_sum(plan, sites, vectors)
+
+
+def test_the_sites_that_count_give_the_same_list_again():
+    """A coordinator that is killed reads back the messages of its own list and no others."""
+    plan, sites, _ = world(sites=7)
+    quarrels = {
+        "site-01": ("site-02", "site-03", "site-04", "site-05"),
+        "site-07": ("site-02", "site-03", "site-04"),
+    }
+    shares = {name: site.share() for name, site in sites.items()}
+    for site, peers in quarrels.items():
+
+        def lie(seeds, peers=peers):
+            return {peer: flip(seed) if peer in peers else seed for peer, seed in seeds.items()}
+
+        shares[site] = changed(ShareMessage, pair_seeds=lie)(shares[site])
+    first = CoordinatorSum(plan).receive_shares(shares)
+    assert CoordinatorSum(plan).receive_shares({name: shares[name] for name in first}) == first
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -195,6 +238,45 @@ def test_a_split_view_of_the_survivors_opens_nothing():
     for name in plan.cohort:
         with pytest.raises(ProtocolError, match="enough equal statements"):
             sites[name].open(said)
+
+
+def test_a_split_view_of_the_sites_whose_shares_count_opens_nothing():
+    plan, sites, vectors = world()
+    shares = {name: site.share() for name, site in sites.items()}
+    four = plan.cohort[:4]
+    for name in four:
+        shown = four if name < "site-03" else plan.cohort
+        sites[name].mask({each: shares[each] for each in shown}, vectors[name])
+    said = {name: sites[name].agree(four) for name in four}
+    for name in four:
+        with pytest.raises(ProtocolError, match="enough equal statements"):
+            sites[name].open(said)
+
+
+def test_statements_about_another_plan_open_nothing():
+    plan, sites, vectors = world()
+    other = make_plan(5, counter=7)
+    replaying = make_sites(other)
+    for each_plan, each in ((plan, sites), (other, replaying)):
+        prepared(each_plan, each, vectors)
+    said = {name: site.agree(plan.cohort) for name, site in replaying.items()}
+    said[LIAR] = sites[LIAR].agree(plan.cohort)
+    with pytest.raises(ProtocolError, match="enough equal statements"):
+        sites[LIAR].open(said)
+
+
+def test_openings_of_another_plan_open_nothing():
+    plan, sites, vectors = world()
+    other = make_plan(5, counter=7)
+    replaying = make_sites(other, seed=1)
+    prepared(other, replaying, vectors)
+    said = {name: site.agree(plan.cohort) for name, site in replaying.items()}
+
+    def forge(phase, site, payload):
+        return replaying[site].open(said) if phase == "open" else payload
+
+    with pytest.raises(PolicyError, match="opened good shares"):
+        run_sum(plan, sites, vectors, forge=forge)
 
 
 def test_both_shares_of_one_site_are_never_given():
@@ -266,13 +348,25 @@ def test_a_restart_gives_the_same_bytes_and_another_vector_is_a_bug():
         again.mask(shares, vectors[LIAR] + 1)
 
 
+def test_a_site_restarted_before_every_step_says_the_same():
+    plan, sites, vectors = world()
+    opened = run_sum(plan, sites, vectors)
+    said = {name: site.agree(plan.cohort) for name, site in sites.items()}
+    shares = {name: site.share() for name, site in sites.items()}
+    again = make_site(plan, LIAR)
+    again.mask(shares, vectors[LIAR])
+    assert again.agree(plan.cohort) == said[LIAR]
+    assert again.open(said) == sites[LIAR].open(said)
+    assert exact_without(opened, vectors)
+
+
 def test_steps_out_of_order_are_bugs():
     plan, sites, _ = world()
     with pytest.raises(RuntimeError, match="after mask"):
         sites[LIAR].agree(plan.cohort)
     with pytest.raises(RuntimeError, match="after agree"):
         sites[LIAR].open({})
-    with pytest.raises(RuntimeError, match="after receive_masked"):
+    with pytest.raises(RuntimeError, match="after propose"):
         CoordinatorSum(plan).unmask({})
 
 
@@ -281,7 +375,8 @@ def test_steps_out_of_order_are_bugs():
     [
         np.zeros(39, dtype=np.int64),
         np.zeros(40, dtype=np.float64),
-        np.full(40, 2**31 // 5 + 1, dtype=np.int64),
+        np.full(40, (2**31 - 1) // 5 + 1, dtype=np.int64),
+        np.full(40, -(2**63), dtype=np.int64),
     ],
 )
 def test_a_vector_that_does_not_fit_is_refused(vector):
@@ -289,6 +384,21 @@ def test_a_vector_that_does_not_fit_is_refused(vector):
     shares = {name: site.share() for name, site in sites.items()}
     with pytest.raises(ValueError, match=r"vector|value"):
         sites[LIAR].mask(shares, vector)
+
+
+@pytest.mark.parametrize("ring_bits", [32, 64])
+@pytest.mark.parametrize("count", [3, 4, 8, 15])
+def test_the_largest_values_that_are_accepted_never_leave_the_ring(count, ring_bits):
+    plan = make_plan(count, ring_bits=ring_bits)
+    room = (2 ** (ring_bits - 1) - 1) // count
+    for value in (room, -room):
+        vectors = {name: np.full(plan.length, value) for name in plan.cohort}
+        assert (run_sum(plan, make_sites(plan), vectors).vector == count * value).all()
+    sites = make_sites(plan)
+    shares = {name: site.share() for name, site in sites.items()}
+    for value in (room + 1, -room - 1):
+        with pytest.raises(ValueError, match="leave the ring"):
+            sites[LIAR].mask(shares, np.full(plan.length, value))
 
 
 def test_a_site_needs_exactly_the_cohorts_keys():

@@ -37,6 +37,7 @@ def test_a_plan_survives_the_way_over_the_exchange():
         {"length": 0},
         {"length": MAX_LENGTH + 1},
         {"counter": -1},
+        {"counter": 2**53},
         {"study_digest": "ab"},
         {"purpose": "../update"},
         {"colour": "blue"},
@@ -62,10 +63,15 @@ def test_every_field_is_bound_by_the_digest(field):
         lambda data: data.replace(b'"round":1', b'"round": 1'),
         lambda data: data.replace(b'"round":1', b'"round":1.0'),
         lambda data: data.replace(b'"round":1', b'"round":1,"round":1'),
+        lambda data: data.replace(b'"round":1', b'"round":9007199254740992'),
+        lambda data: data.replace(b'"run-1"', b'"\\ud800"'),
+        lambda data: data.replace(b'"run-1"', b'"\xff"'),
         lambda data: data[:-1],
         lambda data: b"",
     ],
 )
 def test_another_spelling_is_refused(change):
+    data = make_plan(5).to_bytes()
+    assert change(data) != data
     with pytest.raises(ProtocolError):
-        SumPlan.from_bytes(change(make_plan(5).to_bytes()))
+        SumPlan.from_bytes(change(data))
