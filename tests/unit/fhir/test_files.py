@@ -1,0 +1,97 @@
+"""Finding files and cutting them into texts."""
+
+import json
+
+import pytest
+from simulator.hospital import bundle, patient, write_files
+
+from fedhealth.errors import ConfigError, DataError
+from fedhealth.fhir.files import bundle_block, find_files, is_fhir_name, lines_block, read_blocks
+
+
+def texts(table):
+    return list(zip(table["line"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def test_files_are_found_below_the_folder_in_the_order_of_their_names(tmp_path):
+    names = ("b.ndjson", "a/z.json.gz", "c.jsonl", "c.ndjson.gz")
+    write_files(tmp_path, dict.fromkeys((*names, "notes.txt", ".tmp.ndjson", "d.json.zip", "x.gz"), b"x"))
+    assert [path.relative_to(tmp_path).as_posix() for path in find_files(tmp_path)] == sorted(names)
+
+
+def test_a_file_in_place_of_the_folder_is_a_config_error_and_no_fhir_a_data_error(tmp_path):
+    write_files(tmp_path, {"x.txt": b"x"})
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_files(tmp_path / "x.txt")
+    with pytest.raises(DataError, match="holds no FHIR file"):
+        find_files(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "is_read"), [("a.NDJSON", False), ("a.json", True), (".a.json", False)])
+def test_a_name_says_whether_a_file_is_read(name, is_read):
+    assert is_fhir_name(name) is is_read
+
+
+def test_lines_keep_their_numbers_when_blank_ones_are_left_out():
+    table = lines_block(b'{"a":1}\n\n   \r\n{"b":2}\n\t{"c":3}', first=10)
+    assert [(line, json.loads(text)) for line, text in texts(table)] == [
+        (10, {"a": 1}),
+        (13, {"b": 2}),
+        (14, {"c": 3}),
+    ]
+
+
+def test_a_line_that_is_not_utf8_is_marked_and_its_neighbours_are_kept():
+    table = lines_block(b'{"a":1}\n\xff\n\n{"b":2}\n', first=1)
+    assert texts(table) == [(1, '{"a":1}'), (2, ""), (4, '{"b":2}')]
+    assert table["state"].to_pylist() == [None, "not_utf8", None]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 1000])
+def test_lines_are_the_same_whatever_the_size_of_a_block(tmp_path, monkeypatch, size):
+    data = b"\xef\xbb\xbf" + '{"name":"Ödön"}\n\n{"b":2}\n{"c":3}'.encode()
+    path = write_files(tmp_path, {"a.ndjson": data}) / "a.ndjson"
+    monkeypatch.setattr("fedhealth.fhir.files.BLOCK_BYTES", max(size, 3))  # a byte order mark has three
+    found = [row for block in read_blocks(path) for row in texts(block)]
+    assert [(line, json.loads(text)) for line, text in found] == [
+        (1, {"name": "Ödön"}),
+        (3, {"b": 2}),
+        (4, {"c": 3}),
+    ]
+
+
+def test_a_json_file_is_one_text_unless_its_first_line_is_a_whole_object(tmp_path):
+    pretty = b'{\n "a": {\n }\n}\n'
+    files = {
+        "one.json": pretty,
+        "many.json": b'{"a":1}\n{"b":2}\n',
+        "broken.json": b'{\n "a": \n',
+        "none.json": b" ",
+    }
+    write_files(tmp_path, files)
+    counts = {name: sum(block.num_rows for block in read_blocks(tmp_path / name)) for name in files}
+    assert counts == {"one.json": 1, "many.json": 2, "broken.json": 1, "none.json": 0}
+
+
+def test_an_unreadable_file_is_named_without_what_it_holds(tmp_path):
+    path = write_files(tmp_path, {"a.ndjson.gz": b"SECRETWORD"}) / "a.ndjson.gz"
+    with pytest.raises(DataError) as caught:
+        list(read_blocks(path))
+    assert "a.ndjson.gz" in str(caught.value)
+    assert "SECRETWORD" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_bundle_gives_its_entries_with_full_url_and_line():
+    text = bundle([patient("ada"), patient("bo")]).decode()
+    block = bundle_block(text, line=4)
+    assert [(line, json.loads(t)["id"]) for line, t in texts(block)] == [(4, "ada"), (4, "bo")]
+
+
+@pytest.mark.parametrize("text", ['{"entry":5}', '{"entry":[5]}', "[]", "{", '{"entry":[{"fullUrl":5}]}'])
+def test_what_is_no_bundle_gives_none(text):
+    assert bundle_block(text, line=1) is None
+
+
+def test_an_empty_bundle_has_no_entries():
+    assert bundle_block('{"resourceType":"Bundle"}', line=1).num_rows == 0
