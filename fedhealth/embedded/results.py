@@ -1,8 +1,10 @@
 """What an embedded run makes of its results: references, the verified log, the report."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from fedhealth.audit import Checkpoint, verify_exchange
@@ -71,16 +73,23 @@ def build_report(
     workdir = Workdir(Path(workdir_path))
     bounds = oracle_auc(Path(synthetic)) if synthetic else {}
     studies = tuple(_study_report(result, seconds, bounds) for result in results)
-    open_with = {
-        "MLflow UI": f"mlflow server --backend-store-uri {store_uri(workdir.path)}",
-        "Prefect UI": f"PREFECT_HOME={workdir.prefect} prefect server start",
-        "Verify": f"fedhealth audit verify {workdir.path}",
-    }
-    report = make_report(studies, open_with=open_with)
+    report = make_report(studies, open_with=_open_with(workdir))
     write_durably(workdir.report_html, render_html(report).encode())
     workdir.report_html.chmod(0o644)
     write_report_json(workdir.report_json, report)
     _attach(workdir, results)
+
+
+def _open_with(workdir: Workdir) -> dict[str, str]:
+    """Commands to paste into any shell, whatever its PATH."""
+    mlflow, prefect, fedhealth = (
+        quote(str(Path(sys.executable).parent / name)) for name in ("mlflow", "prefect", "fedhealth")
+    )
+    return {
+        "MLflow UI": f"{mlflow} server --backend-store-uri {quote(store_uri(workdir.path))}",
+        "Prefect UI": f"PREFECT_HOME={quote(str(workdir.prefect))} {prefect} server start",
+        "Verify": f"{fedhealth} audit verify {quote(str(workdir.path))}",
+    }
 
 
 def _study_report(

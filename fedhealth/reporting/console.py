@@ -92,10 +92,9 @@ def _figures(report: Report) -> Table:
 
 
 def _seconds(report: Report) -> Table:
-    table = Table(title="seconds per stage", title_justify="left", box=None)
-    for stage in report.seconds:
-        table.add_column(stage, justify="right")
-    table.add_row(*(f"{seconds:.1f}" for seconds in report.seconds.values()))
+    table = Table(title="seconds per stage", title_justify="left", show_header=False, box=None)
+    for stage, seconds in report.seconds.items():
+        table.add_row(stage, f"{seconds:.1f}")
     return table
 
 

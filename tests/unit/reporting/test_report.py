@@ -1,0 +1,112 @@
+import io
+import json
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+from simulator.reports import row, study_report
+
+from fedhealth.reporting import make_report, read_report, render_console, render_html, write_report_json
+
+DOCUMENTED = {
+    "schema_version": None,
+    "study": None,
+    "sites": ["name", "state", "reason"],
+    "rounds": None,
+    "comparison": ["outcome", "model", "metric", "value", "low", "high"],
+    "privacy": ["unit", "mode", "epsilon", "delta", "per_site", "not_covered"],
+    "upload_bytes_per_site_round": None,
+    "seconds": None,
+    "model": ["name", "version", "uri"],
+    "log": ["size", "root", "verified"],
+    "studies": None,
+}
+
+
+def on_screen(report):
+    console = Console(width=120, file=io.StringIO())
+    console.print(render_console(report))
+    return console.file.getvalue()
+
+
+def test_the_file_has_the_documented_keys(report, tmp_path):
+    write_report_json(tmp_path / "report.json", report)
+    content = json.loads((tmp_path / "report.json").read_text())
+    for key, inner in DOCUMENTED.items():
+        assert key in content
+        part = content[key][0] if isinstance(content[key], list) else content[key]
+        assert set(inner or ()) <= set(part if isinstance(part, dict) else ())
+    assert read_report(tmp_path / "report.json") == report
+
+
+def test_epsilons_of_studies_add_up_and_one_without_a_guarantee_leaves_none():
+    private = study_report()
+    both = make_report((private, private), open_with={})
+    assert both.epsilon_sum == pytest.approx(15.98)
+    open_mode = private.privacy.model_copy(update={"mode": "none", "epsilon": None})
+    assert make_report((private, study_report(privacy=open_mode)), open_with={}).epsilon_sum is None
+
+
+def test_rows_of_all_studies_stand_in_the_comparison():
+    second = study_report(
+        outcome="death", comparison=(row("federated_dp", outcome="death", is_reference=False),)
+    )
+    report = make_report((study_report(), second), open_with={})
+    assert {each.outcome for each in report.comparison} == {"readmission", "death"}
+    assert report.study == "readmission-30d"
+
+
+def test_an_unknown_key_or_a_figure_that_is_no_number_is_refused():
+    with pytest.raises(ValidationError):
+        study_report(colour="blue")
+    with pytest.raises(ValidationError):
+        study_report(upload_bytes_per_site_round="many")
+
+
+def test_nan_never_reaches_the_file(tmp_path):
+    report = make_report((study_report(metrics={"auroc": float("nan")}),), open_with={})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_report_json(tmp_path / "report.json", report)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_the_screen_shows_every_model_epsilon_and_what_is_not_covered(report):
+    text = on_screen(report)
+    for word in ("local only", "secure + DP", "centralised", "∞ (reference)", "7.99", "2 of 3", "harmonise"):
+        assert word in text
+    assert "moments & histograms" in text
+    assert "abstained: validation/person/cdmDatatype" in text
+
+
+@pytest.mark.parametrize("render", [on_screen, render_html])
+def test_a_suppressed_figure_is_called_so_and_never_zero(render):
+    hidden = study_report(comparison=(row("federated_dp", None, is_reference=False),))
+    text = render(make_report((hidden,), open_with={}))
+    assert "suppressed" in text
+    assert ">0.000" not in text
+    assert " 0.000" not in text
+
+
+def test_the_page_escapes_what_it_is_given(report):
+    page = render_html(report)
+    assert "&lt;30&gt; days &amp; counted" in page
+    assert "<30>" not in page
+
+
+def test_the_page_asks_nothing_of_any_server(report):
+    page = render_html(report)
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert "@import" not in page
+
+
+def test_a_log_that_does_not_verify_is_called_out():
+    broken = study_report(log=study_report().log.model_copy(update={"verified": False}))
+    report = make_report((broken,), open_with={})
+    assert "NOT VERIFIED" in render_html(report)
+    assert "NOT VERIFIED" in on_screen(report)
+
+
+def test_hidden_attrition_cells_are_shown_as_hidden(report):
+    page = render_html(report)
+    assert "<td>80</td><td>hidden</td>" in page
