@@ -2,8 +2,10 @@
 
 import copy
 import json
+import re
 from collections import Counter
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -19,9 +21,11 @@ from simulator.hospital import (
     small_hospital,
 )
 
+import fedhealth
 from fedhealth.cdm import read_accounting
 from fedhealth.cdm.accounting import ResourceCount, account_resources
 from fedhealth.errors import DataError
+from fedhealth.fhir.resources import SHAPES
 
 GIVEN = {"recordedDate": "2021-05-01"}
 DRUG = {"medicationCodeableConcept": coded(RXNORM, "4603"), "authoredOn": "2021-05-01", "intent": "order"}
@@ -103,6 +107,20 @@ def test_what_is_quarantined_is_listed_with_its_line_and_digest_and_nothing_of_i
         )
         if outcome.startswith("quarantined")
     )
+
+
+def test_every_reason_in_the_code_is_explained_in_the_reference():
+    package = Path(fedhealth.__file__).parent
+    staging, *others = (
+        (package / "cdm" / f"{name}.py").read_text() for name in ("staging", "visits", "events")
+    )
+    named = set(re.findall(r'"(?:excluded|quarantined)",\s*"(\w+)"', staging + "".join(others)))
+    named |= set(re.findall(r"(?:THEN|ELSE|state =) '(\w+)'", staging))
+    named |= {reason for shape in SHAPES.values() for _, reason in shape.left_out}
+    named -= {"excluded", "quarantined", "not_utf8"}  # kinds, and a state that becomes not_json
+    assert {"fhir_version", "not_json", "type_not_loaded", "malformed_bundle", "planned"} <= named
+    page = (package.parent / "docs" / "reference" / "harmonisation.md").read_text()
+    assert {reason for reason in named if f"`{reason}`" not in page} == set()
 
 
 def test_the_strict_models_quarantine_what_is_no_r4(load):
