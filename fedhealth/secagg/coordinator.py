@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.messages import OpenMessage, ShareMessage, decode
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_mask, commit, derive
+from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_masks, commit, derive
 from fedhealth.secagg.shamir import rebuild
 
 
@@ -104,14 +104,15 @@ class CoordinatorSum:
             raise RuntimeError("unmask comes after propose")
         messages = self._decoded(opens)
         total = self._total.copy()
-        for owner in survivors:
-            seed = self._rebuild(owner, {site: m.mask_shares for site, m in messages.items()}, kind="mask")
-            apply_mask(total, seed, sign=-1)
+        mask_shares = {site: message.mask_shares for site, message in messages.items()}
+        apply_masks(total, [(self._rebuild(owner, mask_shares, kind="mask"), -1) for owner in survivors])
+        key_shares = {site: message.key_shares for site, message in messages.items()}
         for owner in (site for site in self._shares if site not in survivors):
-            key = self._rebuild(owner, {site: m.key_shares for site, m in messages.items()}, kind="key")
-            for peer, seed in self._unwrap(owner, key).items():
-                if peer in survivors:
-                    apply_mask(total, seed, sign=-1 if peer > owner else 1)
+            seeds = self._unwrap(owner, self._rebuild(owner, key_shares, kind="key"))
+            apply_masks(
+                total,
+                [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors],
+            )
         signed = total.view(np.int32 if self.plan.ring_bits == 32 else np.int64).astype(np.int64)
         return OpenedSum(vector=signed, survivors=survivors, blamed=dict(self.blamed))
 

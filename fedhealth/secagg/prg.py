@@ -1,17 +1,22 @@
 """Keys, commitments and masks: HKDF-SHA256, SHA-256 and AES-256-CTR, each with its own label."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 RING_DTYPES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
 SEED_BYTES = 32
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 96 << 10
+"""Fits the second-level cache twice, and lies below the size from which an allocator asks for fresh pages."""
+_SPARE_BYTES = 15
+"""What the cipher wants behind its output."""
+_ZEROS = memoryview(bytes(_CHUNK_BYTES))
 
 Ring = NDArray[np.unsignedinteger[Any]]
 
@@ -35,25 +40,32 @@ def commit(label: str, plan_digest: str, value: bytes) -> bytes:
 
 
 def apply_mask(vector: Ring, seed: bytes, *, sign: int) -> None:
-    """Add (sign 1) or subtract (sign -1) PRG(seed) in place, modulo the ring, in chunks.
+    """Add (sign 1) or subtract (sign -1) PRG(seed) in place: `apply_masks` of one."""
+    apply_masks(vector, [(seed, sign)])
+
+
+def apply_masks(vector: Ring, seeds: Iterable[tuple[bytes, int]]) -> None:
+    """Add (sign 1) or subtract (sign -1) PRG(seed) of every pair (seed, sign) in place, modulo the ring.
 
     Guarantees: memory does not grow with the vector; the same seed and length give the same mask everywhere
     (little-endian words of AES-256-CTR under HKDF(seed, "vector"), counter from zero).
 
     Raises:
-      ValueError: the seed has fewer than 256 bits.
+      ValueError: a seed has fewer than 256 bits.
     """
-    cipher = Cipher(algorithms.AES(derive(seed, "vector")), modes.CTR(bytes(16))).encryptor()
+    streams = [(_stream(seed), np.add if sign > 0 else np.subtract) for seed, sign in seeds]
     per_chunk = _CHUNK_BYTES // vector.itemsize
-    size = min(len(vector), per_chunk)
-    zeros = bytes(size * vector.itemsize)
-    buffer = bytearray(size * vector.itemsize + 15)
-    for start in range(0, len(vector), per_chunk):
+    buffer = bytearray(_CHUNK_BYTES + _SPARE_BYTES)
+    mask = np.frombuffer(buffer, dtype=vector.dtype, count=per_chunk)
+    for start in range(
+        0, len(vector), per_chunk
+    ):  # chunks outside: this part stays in the cache for all masks
         part = vector[start : start + per_chunk]
-        needed = part.size * part.itemsize
-        cipher.update_into(zeros[:needed] if needed < len(zeros) else zeros, buffer)
-        mask = np.frombuffer(buffer, dtype=vector.dtype, count=part.size)
-        if sign > 0:
-            np.add(part, mask, out=part)
-        else:
-            np.subtract(part, mask, out=part)
+        zeros = _ZEROS[: part.nbytes]
+        for stream, combine in streams:
+            stream.update_into(zeros, buffer)
+            combine(part, mask[: part.size], out=part)
+
+
+def _stream(seed: bytes) -> CipherContext:
+    return Cipher(algorithms.AES(derive(seed, "vector")), modes.CTR(bytes(16))).encryptor()

@@ -4,6 +4,7 @@ Any t shares give the secret back; t - 1 say nothing about it. Source: Shamir 19
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from fedhealth.secagg.prg import derive
 
@@ -45,17 +46,25 @@ def rebuild(shares: Mapping[int, bytes], *, size: int) -> bytes | None:
 
     The caller passes at least the threshold and compares the result with a commitment.
     """
-    points = sorted(shares)
+    points = tuple(sorted(shares))
     total = 0
+    for point, weight in zip(points, _weights(points), strict=True):
+        total = (total + int.from_bytes(shares[point], "big") * weight) % PRIME
+    return total.to_bytes(SHARE_BYTES, "big")[-size:] if total < 1 << 8 * size else None
+
+
+@lru_cache(maxsize=64)
+def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    """Lagrange's weights at 0. Kept, since all secrets of a sum are rebuilt from the same few sets of points."""
+    weights = []
     for point in points:
         numerator = denominator = 1
         for other in points:
             if other != point:
                 numerator = numerator * -other % PRIME
                 denominator = denominator * (point - other) % PRIME
-        value = int.from_bytes(shares[point], "big")
-        total = (total + value * numerator * pow(denominator, -1, PRIME)) % PRIME
-    return total.to_bytes(SHARE_BYTES, "big")[-size:] if total < 1 << 8 * size else None
+        weights.append(numerator * pow(denominator, -1, PRIME) % PRIME)
+    return tuple(weights)
 
 
 def _evaluate(coefficients: list[int], point: int) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedhealth.errors import ProtocolError
 from fedhealth.secagg.messages import AgreeMessage, OpenMessage, ShareMessage, decode, encode
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_mask, commit, derive
+from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_masks, commit, derive
 from fedhealth.secagg.shamir import SHARE_BYTES, split
 
 _ONE_USE_NONCE = bytes(12)
@@ -137,10 +137,12 @@ class SiteSum:
         for peer in included:
             self._held[peer] = self._open_sealed(peer, decode(shares[peer], ShareMessage, sender=peer))
         masked = self._to_ring(vector)
-        apply_mask(masked, self._secrets.mask_seed, sign=1)
-        for peer in included:
-            if peer != self._site:
-                apply_mask(masked, self._pair_seeds[peer], sign=1 if self._site > peer else -1)
+        pairs = [
+            (self._pair_seeds[peer], 1 if self._site > peer else -1)
+            for peer in included
+            if peer != self._site
+        ]
+        apply_masks(masked, [(self._secrets.mask_seed, 1), *pairs])
         upload = masked.tobytes()
         if self._masked is not None and self._masked != upload:
             raise RuntimeError(f"the sum {plan.purpose} was masked before with other input")

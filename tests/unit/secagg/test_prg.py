@@ -5,19 +5,20 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedhealth.secagg.prg import RING_DTYPES, apply_mask, commit, derive
+from fedhealth.secagg.prg import RING_DTYPES, apply_mask, apply_masks, commit, derive
 
 PACKAGE = Path(__file__).parents[3] / "fedhealth"
 SEED = bytes(range(32))
 
 
+@pytest.mark.parametrize("length", [1, 1000, 100_003])
 @pytest.mark.parametrize("bits", [32, 64])
-def test_a_mask_is_aes_256_ctr_from_counter_zero_in_little_endian_words(bits):
+def test_a_mask_is_aes_256_ctr_from_counter_zero_in_little_endian_words(bits, length):
     dtype = RING_DTYPES[bits]
-    vector = np.zeros(1000, dtype=dtype)
+    vector = np.zeros(length, dtype=dtype)
     apply_mask(vector, SEED, sign=1)
     cipher = Cipher(algorithms.AES(derive(SEED, "vector")), modes.CTR(bytes(16))).encryptor()
-    stream = cipher.update(bytes(1000 * dtype.itemsize))
+    stream = cipher.update(bytes(length * dtype.itemsize))
     assert vector.tobytes() == stream
 
 
@@ -29,6 +30,15 @@ def test_adding_and_subtracting_cancel_over_chunk_borders():
     assert (vector != before).mean() > 0.99
     apply_mask(vector, SEED, sign=-1)
     assert (vector == before).all()
+
+
+def test_many_masks_at_once_are_the_masks_one_by_one():
+    signed = [(bytes([number] * 32), 1 if number % 3 else -1) for number in range(1, 8)]
+    together, apart = (np.arange(60_001, dtype=np.uint32) for _ in range(2))
+    apply_masks(together, signed)
+    for seed, sign in signed:
+        apply_mask(apart, seed, sign=sign)
+    assert (together == apart).all()
 
 
 def test_a_longer_vector_begins_with_the_same_mask():
