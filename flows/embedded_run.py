@@ -144,6 +144,7 @@ def _run_flow(
     importing.start()
     server.wait()
     importing.join()
+    from prefect import tags
     from prefect.logging.handlers import APILogHandler
 
     from fedhealth.embedded.launch import launch_environment
@@ -152,7 +153,7 @@ def _run_flow(
     seconds["start"] = time.monotonic() - started
     coordinators = server.environment | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
     try:
-        with launch_environment(coordinators, seconds=seconds, notify=notify):
+        with launch_environment(coordinators, seconds=seconds, notify=notify), tags("embedded"):
             embedded_study(
                 studies=studies,
                 consortium=str(consortium),

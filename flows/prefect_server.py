@@ -92,8 +92,9 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
         "--timeout-keep-alive",
         "5",
     ]
+    environment = os.environ | {"PREFECT_UI_API_URL": os.environ["PREFECT_API_URL"]}
     with (home / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield PrefectServer(os.environ["PREFECT_API_URL"], process)
     finally:

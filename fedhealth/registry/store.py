@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
 VERIFIED_TAG = "verified"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets the MLflow UI open an experiment on its training runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +223,4 @@ class Registry:
             found = self._client.get_experiment_by_name(name)
             if found is not None:
                 return str(found.experiment_id)
-            return str(self._client.create_experiment(name, artifact_location=root))
+            return str(self._client.create_experiment(name, artifact_location=root, tags=_KIND))

@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+from prefect import tags
+
 from fedhealth.embedded.coordinator_process import error_to_json
 from fedhealth.errors import FedHealthError
 from fedhealth.registry import prepare_store
@@ -30,7 +32,8 @@ def main() -> int:
     for planned in arguments.runs:
         run, _, study = planned.partition("=")
         try:
-            run_study(study=study, run=run, seed=arguments.seed)
+            with tags("embedded"):
+                run_study(study=study, run=run, seed=arguments.seed)
         except FedHealthError as error:
             write_durably(folder / "runs" / run / "error.json", error_to_json(error))
             return error.exit_code
