@@ -63,7 +63,7 @@ def demo(
     report = run_demo(
         hospitals=hospitals, patients=patients, rounds=rounds, workdir=workdir, seed=seed, console=console
     )
-    console.print(report)
+    console.print(report, soft_wrap=True)  # commands can be copied whole
 
 
 @app.command()
@@ -187,7 +187,7 @@ def study_run(
         console=console,
     )
     _write_json(json_file, (workdir / "report.json").read_text(encoding="utf-8"))
-    console.print(report)
+    console.print(report, soft_wrap=True)  # commands can be copied whole
 
 
 @audit_app.command("verify")

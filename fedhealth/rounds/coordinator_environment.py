@@ -2,6 +2,7 @@
 
 FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
 FEDHEALTH_COORDINATOR   the coordinator's own folder: keys/, roster.json, runs/
+FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
 
@@ -47,19 +48,20 @@ def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
     return _coordinator(
         required(environ, "FEDHEALTH_EXCHANGE"),
         Path(required(environ, "FEDHEALTH_COORDINATOR")),
+        environ.get("FEDHEALTH_ROSTER_DIGEST"),
         timeouts_from(environ),
     )
 
 
 @lru_cache(maxsize=4)
-def _coordinator(exchange_url: str, folder: Path, timeouts: Timeouts) -> CoordinatorNode:
+def _coordinator(exchange_url: str, folder: Path, pinned: str | None, timeouts: Timeouts) -> CoordinatorNode:
     roster_file = folder / "roster.json"
     if not roster_file.exists():
         raise ConfigError(
             "the coordinator has no pinned roster",
             f"enrol the sites; {roster_file.name} belongs in its folder",
         )
-    roster = SignedRoster.from_bytes(roster_file.read_bytes()).verify()
+    roster = SignedRoster.from_bytes(roster_file.read_bytes()).verify(expected_digest=pinned)
     keys = PartyKeys.load_or_create(folder / "keys", name=roster.coordinator, role="coordinator")
     exchange = open_exchange(exchange_url)
     board = Board(exchange, keys, roster, clock=time.time)

@@ -4,6 +4,7 @@ FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
 FEDHEALTH_SITE          the site's name
 FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, cdm/, journal/, policy.yaml
 FEDHEALTH_SITE_FHIR     folder of FHIR files; FEDHEALTH_SITE_MAP optional
+FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
 
@@ -64,6 +65,7 @@ def site_from_environment(environ: Mapping[str, str]) -> SiteNode:
         _required(environ, "FEDHEALTH_SITE"),
         folder_from_environment(environ),
         _required(environ, "FEDHEALTH_EXCHANGE"),
+        environ.get("FEDHEALTH_ROSTER_DIGEST"),
         Timeouts(**json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}"))),
     )
 
@@ -86,14 +88,16 @@ def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path, Path
 
 
 @lru_cache(maxsize=4)
-def _site(name: str, folder: SiteFolder, exchange_url: str, timeouts: Timeouts) -> SiteNode:
+def _site(
+    name: str, folder: SiteFolder, exchange_url: str, pinned: str | None, timeouts: Timeouts
+) -> SiteNode:
     roster_file = folder.path / "roster.json"
     if not roster_file.exists():
         raise ConfigError("this site has no pinned roster", "enrol it; roster.json belongs in its folder")
     return join(
         folder,
         keys=PartyKeys.load_or_create(folder.keys, name=name, role="site"),
-        roster=SignedRoster.from_bytes(roster_file.read_bytes()).verify(),
+        roster=SignedRoster.from_bytes(roster_file.read_bytes()).verify(expected_digest=pinned),
         secrets=SiteSecrets.load_or_create(folder.keys),
         exchange_url=exchange_url,
         timeouts=timeouts,
