@@ -5,7 +5,8 @@
 The floor is AES-256-CTR over one buffer that exists already. A site with n - 1 peers needs n streams of its
 vector's size; the coordinator one for each survivor, and one for each pair of a dropped and a surviving
 site. Real masks, shares and commitments in memory, on one thread; signatures and the exchange are not in
-it. Floor and sum take turns and the median of the blocks counts; a sum that is not exact to the bit ends it.
+it. CPU seconds, so that neighbours on the machine count less; floor and sum take turns and the median of
+the blocks counts. A sum that is not exact to the bit ends it.
 """
 
 import argparse
@@ -60,29 +61,29 @@ def _row(*, length: int, sites: int, dropped: int) -> str:
 
 
 def _stream_s(size: int, *, times: int) -> float:
-    """Seconds of one AES-256-CTR key stream into a buffer that exists already: the mean of ``times``."""
+    """CPU seconds of one AES-256-CTR key stream into a buffer that exists already: the mean of ``times``."""
     zeros, buffer = bytes(size), bytearray(size + 15)
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(times):
         Cipher(algorithms.AES(bytes(32)), modes.CTR(bytes(16))).encryptor().update_into(zeros, buffer)
-    return (time.perf_counter() - start) / times
+    return (time.thread_time() - start) / times
 
 
 class _Clock:
-    """Seconds by name."""
+    """CPU seconds by name."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = time.thread_time()
         yield
-        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start
+        self.spent[name] = self.spent.get(name, 0.0) + time.thread_time() - start
 
 
 def _sum_s(*, length: int, sites: int, dropped: int) -> tuple[float, float]:
-    """Seconds of the median surviving site and of the coordinator, from R1 to the opened sum."""
+    """CPU seconds of the median surviving site and of the coordinator, from R1 to the opened sum."""
     plan, clock = make_plan(sites, length=length), _Clock()
     parties, vectors = {}, make_vectors(plan)
     coordinator, shares, said, opens = CoordinatorSum(plan), {}, {}, {}

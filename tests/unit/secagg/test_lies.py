@@ -10,6 +10,7 @@ from simulator.sums import key_of, make_plan, make_site, make_sites, make_vector
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.coordinator import CoordinatorSum
 from fedhealth.secagg.messages import MAX_MESSAGE_BYTES, OpenMessage, ShareMessage, decode, encode
+from fedhealth.secagg.plan import threshold_for
 from fedhealth.secagg.site import SiteSum, SumSecrets
 
 LIAR = "site-02"
@@ -238,6 +239,43 @@ def test_a_split_view_of_the_survivors_opens_nothing():
     for name in plan.cohort:
         with pytest.raises(ProtocolError, match="enough equal statements"):
             sites[name].open(said)
+
+
+def opened_sides(count, colluding, split):
+    """How many of two groups of honest sites, shown different survivors, give their shares.
+
+    The colluding sites sign whatever the coordinator wants.
+    """
+    plan, sites, vectors = world(sites=count)
+    prepared(plan, sites, vectors)
+    honest, colluders = plan.cohort[colluding:], plan.cohort[:colluding]
+    victim = plan.cohort[-1]
+    sides = (
+        (honest[:split], tuple(name for name in plan.cohort if name != victim)),
+        (
+            honest[split:],
+            plan.cohort,
+        ),
+    )
+    opened = 0
+    for group, survivors in sides:
+        said = {name: sites[name].agree(survivors) for name in group}
+        said |= dict.fromkeys(colluders, said[group[0]])
+        try:
+            sites[group[0]].open(said)
+        except ProtocolError:
+            continue
+        opened += 1
+    return opened
+
+
+@pytest.mark.parametrize("count", [4, 5, 15])
+def test_a_split_view_opens_one_side_at_most_while_fewer_than_2t_minus_n_sites_collude(count):
+    enough = 2 * threshold_for(count) - count
+    for colluding in range(enough):
+        splits = range(1, count - colluding)
+        assert max(opened_sides(count, colluding, split) for split in splits) <= 1
+    assert max(opened_sides(count, enough, split) for split in range(1, count - enough)) == 2
 
 
 def test_a_split_view_of_the_sites_whose_shares_count_opens_nothing():
