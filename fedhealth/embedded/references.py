@@ -9,12 +9,10 @@ the data, so that they differ only in who trains with whom. The study's own opti
 rate chosen for noisy gradients would handicap the references.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedhealth.errors import DataError
@@ -27,6 +25,7 @@ from fedhealth.models.weights import Weights
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.training.stacked import SgdSettings, StackedTrainer
+from fedhealth.training.threads import one_thread
 
 REFERENCE_SGD = SgdSettings(lr=0.05, momentum=0.9, weight_decay=1e-3, batch_size=32)
 
@@ -103,7 +102,7 @@ def train_references(
         if progress is not None:
             progress(name)
 
-    with _one_thread():
+    with one_thread():
         local = dict(zip(trained, map(score, _alone(datasets, start, study, seed)), strict=True))
         done("local_mean")
         metrics = {}
@@ -179,13 +178,3 @@ def _row(study: Study, model: str, metrics: Sequence[Metrics]) -> ComparisonRow:
         low=mean([metric.low for metric in metrics]),
         high=mean([metric.high for metric in metrics]),
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -6,7 +6,6 @@ FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
 
-import json
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,25 +17,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.exchange import Board, open_exchange
 from fedhealth.identity import PartyKeys, SignedRoster
 from fedhealth.rounds.coordinator import CoordinatorNode
-
-
-def required(environ: Mapping[str, str], name: str) -> str:
-    """A variable that must be there.
-
-    Raises:
-      ConfigError: it is not.
-    """
-    try:
-        return environ[name]
-    except KeyError:
-        raise ConfigError(
-            f"the environment variable {name} is not set", f"set {name} for this worker"
-        ) from None
-
-
-def timeouts_from(environ: Mapping[str, str]) -> Timeouts:
-    """Timeouts, with what FEDHEALTH_TIMEOUTS changes."""
-    return Timeouts(**json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}")))
+from fedhealth.rounds.environment import required, timeouts_from
 
 
 def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:

@@ -8,7 +8,6 @@ FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
 
-import json
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,6 +17,7 @@ from fedhealth.config import Timeouts
 from fedhealth.errors import ConfigError
 from fedhealth.exchange import Board, open_exchange
 from fedhealth.identity import PartyKeys, Roster, SignedRoster, SiteSecrets, load_or_encapsulate, pair_keys
+from fedhealth.rounds.environment import required, timeouts_from
 from fedhealth.rounds.site import SiteNode
 from fedhealth.rounds.site_data import SiteFolder
 
@@ -62,17 +62,17 @@ def site_from_environment(environ: Mapping[str, str]) -> SiteNode:
       ConfigError: a variable or the pinned roster is missing.
     """
     return _site(
-        _required(environ, "FEDHEALTH_SITE"),
+        required(environ, "FEDHEALTH_SITE"),
         folder_from_environment(environ),
-        _required(environ, "FEDHEALTH_EXCHANGE"),
+        required(environ, "FEDHEALTH_EXCHANGE"),
         environ.get("FEDHEALTH_ROSTER_DIGEST"),
-        Timeouts(**json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}"))),
+        timeouts_from(environ),
     )
 
 
 def folder_from_environment(environ: Mapping[str, str]) -> SiteFolder:
     """The site's own folder."""
-    return SiteFolder(Path(_required(environ, "FEDHEALTH_SITE_DIR")))
+    return SiteFolder(Path(required(environ, "FEDHEALTH_SITE_DIR")))
 
 
 def secrets_from_environment(environ: Mapping[str, str]) -> SiteSecrets:
@@ -83,7 +83,7 @@ def secrets_from_environment(environ: Mapping[str, str]) -> SiteSecrets:
 def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path, Path | None]:
     """The site's name, its FHIR folder and its map folder."""
     site_map = environ.get("FEDHEALTH_SITE_MAP")
-    name, fhir = _required(environ, "FEDHEALTH_SITE"), Path(_required(environ, "FEDHEALTH_SITE_FHIR"))
+    name, fhir = required(environ, "FEDHEALTH_SITE"), Path(required(environ, "FEDHEALTH_SITE_FHIR"))
     return name, fhir, None if site_map is None else Path(site_map)
 
 
@@ -102,15 +102,6 @@ def _site(
         exchange_url=exchange_url,
         timeouts=timeouts,
     )
-
-
-def _required(environ: Mapping[str, str], name: str) -> str:
-    try:
-        return environ[name]
-    except KeyError:
-        raise ConfigError(
-            f"the environment variable {name} is not set", f"set {name} for this worker"
-        ) from None
 
 
 def _read_kem(board: Board, site: str, timeouts: Timeouts) -> bytes:

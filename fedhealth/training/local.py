@@ -1,8 +1,6 @@
 """One round of training at one site: from the global weights to an update."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +18,7 @@ from fedhealth.study.spec import Study
 from fedhealth.training.plain import plain_steps
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.private import private_steps
+from fedhealth.training.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def train_local(
     network = build_network(study, inputs=inputs.shape[1], seed=dropout_seed)
     load_weights(network, weights)
     network.train()
-    with _one_thread():
+    with one_thread():
         steps, loss = _run(network, inputs, rows, study, plan=plan, source=source, seed=seed)
     delta = subtract(read_weights(network), weights)
     if not all(np.isfinite(array).all() for array in delta.values()):
@@ -140,14 +139,3 @@ def _optimizer(network: Perceptron, study: Study) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread inside: sums in one order, and no site takes another's core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
