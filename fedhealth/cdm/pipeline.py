@@ -85,6 +85,7 @@ def harmonize(
             "threads": threads,
             "temp_directory": str(scratch),
             "preserve_insertion_order": False,
+            "checkpoint_threshold": "1TB",  # a database in memory has nothing to make durable
         }
         try:
             with duckdb.connect(":memory:", config=config) as database:
