@@ -12,9 +12,10 @@ from fedhealth.refs import ModelRef
 from fedhealth.registry.runs import StudyRun
 from fedhealth.registry.store import Registry
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
-from fedhealth.rounds.coordinator import CoordinatorNode, RoundClosed
+from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import last_round
+from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.study.spec import Study
 
 

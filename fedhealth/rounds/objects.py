@@ -9,13 +9,27 @@ import json
 from typing import ClassVar, Self, TypedDict
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fedhealth.errors import ProtocolError
-from fedhealth.secagg.plan import SumPlan
+from fedhealth.errors import ConfigError, ProtocolError
+from fedhealth.secagg.plan import RunId, SumPlan
 from fedhealth.study.spec import Study
 
 PREPROCESSING_ROUND = 0
+
+
+def check_run_id(run: str) -> None:
+    """Refuse a run id that could not be part of a key or a path.
+
+    Raises:
+      ConfigError: it has other characters than letters, digits, dots, hyphens and underscores, or too many.
+    """
+    try:
+        TypeAdapter(RunId).validate_python(run)
+    except ValidationError:
+        raise ConfigError(
+            "the run id is not valid", "use letters, digits, dots, hyphens and underscores, at most 128"
+        ) from None
 
 
 def study_key(study: Study) -> str:
@@ -121,7 +135,7 @@ class Manifest(Payload):
     schema_version: int = 1
     study: str
     study_digest: str
-    run: str
+    run: RunId
     round: int
     purposes: tuple[str, ...]
     model_digest: str

@@ -11,6 +11,8 @@ from fedhealth.errors import ProtocolError
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""Part of exchange keys and of paths in a site's journal, so it has no separator and cannot climb."""
 MAX_LENGTH = 50_000_000
 """Largest vector, in entries."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -33,7 +35,7 @@ class SumPlan(BaseModel):
 
     schema_version: Literal[1] = 1
     study_digest: Digest
-    run: str
+    run: RunId
     round: Count
     purpose: Name
     step: Count

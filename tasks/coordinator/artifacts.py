@@ -6,7 +6,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from fedhealth.refs import ModelRef
-from fedhealth.rounds.coordinator import RoundClosed
+from fedhealth.rounds.outcome import RoundClosed
 from tasks.policies import TRANSPORT
 
 

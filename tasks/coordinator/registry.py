@@ -9,7 +9,7 @@ from prefect import get_run_logger, task
 from fedhealth.refs import ModelRef
 from fedhealth.registry import Registry
 from fedhealth.registry.record import StudyRecord
-from fedhealth.rounds.coordinator import RoundClosed
+from fedhealth.rounds.outcome import RoundClosed
 from tasks.coordinator.rounds import coordinator
 from tasks.policies import TRANSPORT
 

@@ -5,8 +5,9 @@ import os
 from prefect import get_run_logger, task
 
 from fedhealth.refs import RoundRef
-from fedhealth.rounds.coordinator import CoordinatorNode, RoundClosed
+from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.coordinator_environment import coordinator_from_environment
+from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.study.spec import load_study
 from tasks.policies import ONCE, TRANSPORT
 

@@ -40,6 +40,8 @@ def test_a_plan_survives_the_way_over_the_exchange():
         {"counter": 2**53},
         {"study_digest": "ab"},
         {"purpose": "../update"},
+        {"run": "../run-1"},
+        {"run": ""},
         {"colour": "blue"},
     ],
 )
