@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -80,9 +81,8 @@ def synth(
     console = Console(stderr=True)
     with steps(console, "synthesise", hospitals) as advance:
         write_consortium(out, hospitals=hospitals, patients=patients, seed=seed, progress=advance)
-    Console().print(
-        f"{hospitals} hospitals in {out}; next: fedhealth study run STUDY.yaml --consortium {out}/consortium.yaml"
-    )
+    command = f"fedhealth study run STUDY.yaml --consortium {quote(str(out / 'consortium.yaml'))}"
+    Console().print(f"{hospitals} hospitals in {out}; next: {command}", soft_wrap=True, markup=False)
 
 
 @app.command()

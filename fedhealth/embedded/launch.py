@@ -176,12 +176,13 @@ class Launch:
         paths = {site: self.workdir.site(site) / "rows" / name for site in self.sites}
         return {site: json.loads(path.read_bytes()) for site, path in paths.items() if path.exists()}
 
-    def _upper_bound(self) -> str | None:
-        """The folder with the generator's own probabilities, when the data is synthetic."""
-        roots = {entry.fhir.parent.parent for entry in self.consortium.sites if entry.fhir is not None}
-        first = next(iter(roots), None)
-        is_synthetic = len(roots) == 1 and first is not None and any(first.glob("*/truth.parquet"))
-        return str(first) if is_synthetic else None
+    def _upper_bound(self) -> tuple[str, ...]:
+        """The sites' folders with the generator's own probabilities, when the data of all is synthetic."""
+        folders = [entry.fhir.parent for entry in self.consortium.sites if entry.fhir is not None]
+        is_synthetic = len(folders) == len(self.consortium.sites) and all(
+            (folder / "truth.parquet").exists() for folder in folders
+        )
+        return tuple(map(str, folders)) if is_synthetic else ()
 
     def _closed_rounds(self, run: str) -> int:
         return len(list((self.workdir.exchange / "runs" / run / "rounds").glob("*/aggregate")))
@@ -337,7 +338,7 @@ def _verify(workdir: str) -> dict[str, Any]:
 
 
 def _report(
-    workdir: str, results: tuple[StudyResult, ...], seconds: dict[str, float], synthetic: str | None
+    workdir: str, results: tuple[StudyResult, ...], seconds: dict[str, float], synthetic: tuple[str, ...]
 ) -> None:
     from fedhealth.embedded.results import build_report
 

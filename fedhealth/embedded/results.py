@@ -67,11 +67,11 @@ def _statistics(workdir: Workdir, run: str) -> Statistics:
 
 
 def build_report(
-    workdir_path: str, results: tuple[StudyResult, ...], seconds: dict[str, float], synthetic: str | None
+    workdir_path: str, results: tuple[StudyResult, ...], seconds: dict[str, float], synthetic: tuple[str, ...]
 ) -> None:
     """Write report.json and report.html, and attach the page to every run in MLflow."""
     workdir = Workdir(Path(workdir_path))
-    bounds = oracle_auc(Path(synthetic)) if synthetic else {}
+    bounds = oracle_auc([Path(folder) for folder in synthetic]) if synthetic else {}
     studies = tuple(_study_report(result, seconds, bounds) for result in results)
     report = make_report(studies, open_with=_open_with(workdir))
     write_durably(workdir.report_html, render_html(report).encode())

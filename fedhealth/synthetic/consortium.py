@@ -1,6 +1,7 @@
 """A consortium of synthetic hospitals on disk, and the generator's own upper bound."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +36,7 @@ from fedhealth.synthetic.model import (
 )
 
 PROCESSES = 2
+UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def write_consortium(
 ) -> SyntheticConsortium:
     """Write ``OUT/<site>/fhir/*.ndjson``, site maps, ``truth.parquet`` and ``consortium.yaml``.
 
-    Guarantees: the same seed gives the same bytes; a hospital does not depend on how many others there are.
+    Guarantees: the same seed gives the same bytes; a hospital does not depend on how many others there are; of
+    an earlier consortium nothing stays but what others put there; ``consortium.yaml`` stands only beside a whole one.
 
     Args:
       out_dir: where to write; a consortium that stands there is replaced.
@@ -70,10 +73,7 @@ def write_consortium(
     """
     if hospitals < 1 or patients < 1:
         raise ConfigError("a consortium needs at least one hospital and one patient", "raise the number")
-    foreign = out_dir.is_dir() and any(out_dir.iterdir()) and not (out_dir / "consortium.yaml").exists()
-    if foreign or (out_dir.exists() and not out_dir.is_dir()):
-        raise ConfigError(f"{out_dir} holds something else", "name a new folder or one that synth wrote")
-    out_dir.mkdir(parents=True, exist_ok=True)
+    _make_room(out_dir)
     written: dict[str, tuple[int, int]] = {}
     work = partial(write_hospital, out_dir, patients=patients, seed=seed)
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("forkserver")) as executor:
@@ -84,11 +84,28 @@ def write_consortium(
     sites = [{"name": name, "fhir": f"{name}/fhir", "site_map": f"{name}/site-map"} for name in written]
     text = yaml.safe_dump({"schema_version": 1, "sites": sites}, sort_keys=False)
     (out_dir / "consortium.yaml").write_text(text, encoding="utf-8")
+    (out_dir / UNFINISHED).unlink()
     return SyntheticConsortium(
         path=out_dir,
         patients={name: size for name, (size, _) in written.items()},
         stays={name: stays for name, (_, stays) in written.items()},
     )
+
+
+def _make_room(out_dir: Path) -> None:
+    """Take away an earlier consortium, whole or unfinished, and mark the folder as one that is being written."""
+    is_ours = any((out_dir / name).exists() for name in ("consortium.yaml", UNFINISHED))
+    if out_dir.exists() and not (is_ours or (out_dir.is_dir() and not any(out_dir.iterdir()))):
+        raise ConfigError(f"{out_dir} holds something else", "name a new folder or one that synth wrote")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / UNFINISHED).touch()
+    (out_dir / "consortium.yaml").unlink(missing_ok=True)
+    for hospital in out_dir.glob("hospital-[0-9][0-9]*"):
+        (hospital / "truth.parquet").unlink(missing_ok=True)
+        for part in ("fhir", "site-map"):
+            shutil.rmtree(hospital / part, ignore_errors=True)
+        if not any(hospital.iterdir()):
+            hospital.rmdir()
 
 
 def write_hospital(out_dir: Path, index: int, *, patients: int, seed: int) -> tuple[str, int, int]:
@@ -124,14 +141,17 @@ def write_hospital(out_dir: Path, index: int, *, patients: int, seed: int) -> tu
     return hospital.name, hospital.patients, len(stays)
 
 
-def oracle_auc(out_dir: Path) -> dict[str, float | None]:
-    """AUROC of the generator's own probabilities over all hospitals: what no model can be expected to beat.
+def oracle_auc(hospitals: Sequence[Path]) -> dict[str, float | None]:
+    """AUROC of the generator's own probabilities over these hospitals: what no model can be expected to beat.
 
-    Readmission over stays that ended alive, death over all stays; None where one class is missing.
+    Readmission over stays that ended alive, death over stays of 30 hours or more; None where one class is missing.
+
+    Args:
+      hospitals: their folders, each with the ``truth.parquet`` that `write_consortium` wrote.
     """
     from sklearn.metrics import roc_auc_score
 
-    tables = [pq.read_table(path) for path in sorted(out_dir.glob("*/truth.parquet"))]
+    tables = [pq.read_table(hospital / "truth.parquet") for hospital in hospitals]
     truth = pa.concat_tables(tables).to_pandas()
     alive, long = truth[~truth["died"]], truth[truth["hours"] >= 30]
     pairs = {

@@ -1,9 +1,14 @@
 import hashlib
 import json
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from fedhealth.errors import ConfigError
 from fedhealth.synthetic import oracle_auc, write_consortium
@@ -87,12 +92,10 @@ def test_the_bound_is_the_auc_of_the_probabilities(tmp_path):
     columns["p_death"] = [0.1] * 4
 
     def bound(probabilities, labels):
-        import pyarrow as pa
-
         table = pa.table({**columns, "p_readmission": probabilities, "readmitted": labels})
         (tmp_path / "hospital-01").mkdir(exist_ok=True)
         pq.write_table(table, tmp_path / "hospital-01" / "truth.parquet")
-        return oracle_auc(tmp_path)
+        return oracle_auc([tmp_path / "hospital-01"])
 
     ordered = bound([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
     assert ordered == {"readmission": 1.0, "death": None}
@@ -105,6 +108,57 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ConfigError, match="something else"):
         write_consortium(tmp_path, hospitals=1, patients=1)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_of_an_earlier_consortium_nothing_stays_but_what_others_put_there(tmp_path):
+    write_consortium(tmp_path / "old", hospitals=4, patients=15, seed=1)
+    (tmp_path / "old" / "hospital-03" / "cdm").mkdir()
+    write_consortium(tmp_path / "old", hospitals=2, patients=15, seed=2)
+    write_consortium(tmp_path / "new", hospitals=2, patients=15, seed=2)
+    assert digests(tmp_path / "old") == digests(tmp_path / "new")
+    assert (tmp_path / "old" / "hospital-03" / "cdm").is_dir()
+    assert not (tmp_path / "old" / "hospital-04").exists()
+
+
+def test_an_unfinished_consortium_has_no_list_of_sites_and_can_be_written_again(tmp_path):
+    write_consortium(tmp_path, hospitals=2, patients=15, seed=1)
+    before = digests(tmp_path)
+
+    def stop(name):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_consortium(tmp_path, hospitals=2, patients=15, seed=1, progress=stop)
+    assert not (tmp_path / "consortium.yaml").exists()
+    write_consortium(tmp_path, hospitals=2, patients=15, seed=1)
+    assert digests(tmp_path) == before
+
+
+def test_the_command_writes_every_hospital_and_names_the_next_step(tmp_path):
+    command = [
+        str(Path(sys.executable).parent / "fedhealth"),
+        "synth",
+        "--hospitals",
+        "3",
+        "--patients",
+        "20",
+    ]
+    done = subprocess.run(
+        [*command, "--out", "consortium"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    out = tmp_path / "consortium"
+    listed = yaml.safe_load((out / "consortium.yaml").read_text())
+    assert [site["name"] for site in listed["sites"]] == ["hospital-01", "hospital-02", "hospital-03"]
+    for site in listed["sites"]:
+        assert {path.suffix for path in (out / site["fhir"]).iterdir()} == {".ndjson"}
+        assert len(resources(out, site["name"], "Patient")) >= 12
+        assert (out / site["site_map"] / "site.yaml").is_file()
+    assert "fedhealth study run STUDY.yaml --consortium consortium/consortium.yaml" in done.stdout
 
 
 @pytest.mark.parametrize(("hospitals", "patients"), [(0, 10), (3, 0)])
