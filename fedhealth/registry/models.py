@@ -168,6 +168,8 @@ def _pack(folder: Path, model: "Model", weights: Weights, statistics: Statistics
             input_example=example,
             pip_requirements=[f"{package}=={installed_version(package)}" for package in _REQUIREMENTS],
         )
+    # A file where Python would keep bytecode: loading the model writes none, and none can be planted unseen.
+    (folder / "__pycache__").write_text("Keeps Python from writing bytecode beside the model's code.\n")
 
 
 def _interface(statistics: Statistics, study: Study) -> "tuple[ModelSignature, pd.DataFrame]":

@@ -2,12 +2,14 @@
 
 import base64
 import binascii
+import contextlib
 import gzip
 import io
 import pickletools
 import re
 import sqlite3
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -126,12 +128,14 @@ def _members(data: bytes) -> Iterator[bytes]:
 def _pickled_texts(data: bytes) -> bytes:
     """The constants of a pickle, read from its opcodes; nothing is ever unpickled."""
     texts = []
-    try:
+    with (
+        warnings.catch_warnings(),
+        contextlib.suppress(Exception),
+    ):  # most of what looks like one is no pickle
+        warnings.simplefilter("ignore")
         for _, argument, _ in pickletools.genops(data):
             if isinstance(argument, bytes):
                 texts.append(argument)
             elif argument is not None:
                 texts.append(repr(argument).encode())
-    except (ValueError, EOFError, IndexError, UnicodeDecodeError):
-        pass
     return b"\n".join(texts)

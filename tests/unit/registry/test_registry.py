@@ -155,9 +155,11 @@ def test_loading_by_registry_name_works_and_is_no_edit(
     statistics: Statistics,
     study: Study,
     workdir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import mlflow
 
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     model = registry.register(run, weights, statistics, study, metrics={}, tags={})
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store_uri(workdir))
