@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedhealth.reporting.report import ComparisonRow, Report
+from fedhealth.reporting.report import ComparisonRow, Report, StudyReport
 
 LABELS = {
     "local_mean": "local only (mean over sites)",
@@ -45,46 +45,71 @@ def model_order(report: Report) -> list[str]:
 
 
 def auroc_rows(report: Report) -> dict[tuple[str, str], ComparisonRow]:
-    """The AUROC rows by model and outcome."""
-    return {(row.model, row.outcome): row for row in report.comparison if row.metric == "auroc"}
+    """The AUROC rows by model and study."""
+    return {
+        (row.model, study.study): row
+        for study in report.studies
+        for row in study.comparison
+        if row.metric == "auroc"
+    }
+
+
+def kilobytes(size: int) -> str:
+    """A size; nothing is sent in 0 bytes, so 0 means that nobody knows."""
+    return f"{size / 1e3:.0f} kB" if size else "not available"
+
+
+def trained(study: StudyReport) -> str:
+    """How many of a study's sites trained."""
+    return f"{sum(site.state == 'trained' for site in study.sites)} of {len(study.sites)}"
+
+
+def not_covered(report: Report) -> list[str]:
+    """What any of the studies releases outside its epsilon, each once."""
+    return list(dict.fromkeys(each for study in report.studies for each in study.privacy.not_covered))
+
+
+def notes(report: Report) -> list[str]:
+    """The notes of all studies, each once."""
+    return list(dict.fromkeys(note for study in report.studies for note in study.notes))
 
 
 def _comparison(report: Report) -> Table:
-    outcomes = [study.outcome for study in report.studies]
     table = Table(title="AUROC on the pooled test sets of all sites", title_justify="left")
     table.add_column("model")
-    for outcome in outcomes:
-        table.add_column(outcome, justify="right")
+    for study in report.studies:
+        table.add_column(study.outcome, justify="right")
     table.add_column("epsilon", justify="right")
     rows = auroc_rows(report)
     for model in model_order(report):
-        references = [row for (name, _), row in rows.items() if name == model]
-        epsilon = "∞ (reference)" if all(row.is_reference for row in references) else _epsilons(report)
-        if model == "upper_bound":
-            epsilon = "-"
-        table.add_row(LABELS[model], *(shown(rows.get((model, outcome))) for outcome in outcomes), epsilon)
+        cells = (shown(rows.get((model, study.study))) for study in report.studies)
+        table.add_row(LABELS[model], *cells, "-" if model == "upper_bound" else _epsilons(report, model))
     return table
 
 
-def _epsilons(report: Report) -> str:
-    return " + ".join(epsilon_text(study.privacy.epsilon) for study in report.studies)
+def _epsilons(report: Report, model: str) -> str:
+    """Of a model in every study that has it: a reference has no guarantee, whatever the study's own model has."""
+    rows = auroc_rows(report)
+    found = [(study, rows[model, study.study]) for study in report.studies if (model, study.study) in rows]
+    if all(row.is_reference for _, row in found):
+        return "∞ (reference)"
+    spent = (None if row.is_reference else study.privacy.epsilon for study, row in found)
+    return " + ".join(map(epsilon_text, spent))
 
 
 def _figures(report: Report) -> Table:
     table = Table(show_header=False, box=None)
-    trained = sum(site.state == "trained" for site in report.sites)
-    table.add_row("sites that trained", f"{trained} of {len(report.sites)}")
-    for site in report.sites:
-        if site.state != "trained":
-            table.add_row(f"  {site.name}", f"{site.state}: {site.reason}")
+    for study in report.studies:
+        table.add_row(f"sites that trained, {study.study}", trained(study))
+        for site in study.sites:
+            if site.state != "trained":
+                table.add_row(f"  {site.name}", f"{site.state}: {site.reason}" if site.reason else site.state)
     table.add_row(
         "epsilon, all studies together",
         f"{epsilon_text(report.epsilon_sum)} per patient (delta of each study)",
     )
     for study in report.studies:
-        table.add_row(
-            f"sent per site and round, {study.study}", f"{study.upload_bytes_per_site_round / 1e3:.0f} kB"
-        )
+        table.add_row(f"sent per site and round, {study.study}", kilobytes(study.upload_bytes_per_site_round))
         table.add_row("model", f"{study.model.uri} ({study.model.name} version {study.model.version})")
     verdict = "verified" if report.log.verified else "NOT VERIFIED"
     table.add_row("transparency log", f"{report.log.size} entries, {verdict}, root {report.log.root[:16]}…")
@@ -99,8 +124,8 @@ def _seconds(report: Report) -> Table:
 
 
 def _not_covered(report: Report) -> Text:
-    lines = ["Not covered by epsilon:"] + [f"  - {release}" for release in report.privacy.not_covered]
-    lines += [f"Note: {note}" for note in report.notes]
+    lines = ["Not covered by epsilon:"] + [f"  - {release}" for release in not_covered(report)]
+    lines += [f"Note: {note}" for note in notes(report)]
     return Text("\n".join(lines), style="yellow")
 
 

@@ -3,21 +3,36 @@
 from collections.abc import Sequence
 from html import escape
 
-from fedhealth.reporting.console import LABELS, auroc_rows, epsilon_text, model_order, shown
+from fedhealth.reporting.console import (
+    LABELS,
+    auroc_rows,
+    epsilon_text,
+    kilobytes,
+    model_order,
+    not_covered,
+    notes,
+    shown,
+    trained,
+)
 from fedhealth.reporting.plots import comparison_svg, rounds_svg, seconds_svg
-from fedhealth.reporting.report import Report, StudyReport
+from fedhealth.reporting.report import ComparisonRow, Report, StudyReport
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #0b6e99; }
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b00020; --good: #1f7a3a; }
+@media (prefers-color-scheme: dark) { :root { --bad: #ff7a85; --good: #62c883; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { overflow-wrap: normal; text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
-td.n, th.n { text-align: right; } tr.own { font-weight: 600; background: var(--soft); }
-.reference { opacity: .75; font-size: .85em; } .bad { color: #b00020; font-weight: 600; }
-.good { color: #1f7a3a; font-weight: 600; } code { background: var(--soft); padding: .1rem .3rem; }
-figure { margin: 1rem 0; background: #fff; border-radius: .4rem; padding: .5rem; overflow-x: auto; }
-figure svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
+caption { text-align: left; padding: 0 .6rem .4rem; } td:first-child { white-space: nowrap; }
+td.n, th.n { text-align: right; } .whole td { white-space: nowrap; }
+tr.own { font-weight: 600; background: var(--soft); }
+.reference { opacity: .8; font-size: .85em; font-weight: 400; } .bad { color: var(--bad); font-weight: 600; }
+.good { color: var(--good); font-weight: 600; } code { background: var(--soft); padding: .1rem .3rem; }
+figure { margin: 1rem 0; overflow-x: auto; } summary { margin-top: .6rem; }
+figure svg { display: block; width: 100%; min-width: 40rem; height: auto; } figure text { fill: currentColor; }
+.wide { overflow-x: auto; }
+@media (max-width: 32rem) { th, td { padding: .3rem; font-size: .9rem; } }
 @media print { body { max-width: none; margin: 0; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 
@@ -44,7 +59,7 @@ def render_html(report: Report) -> str:
         "<h2>Time</h2>",
         _figure(seconds_svg(report.seconds), "Seconds per stage"),
         "<h2>Notes</h2>",
-        _list([*report.notes, *_missing(report)]),
+        _list([*notes(report), *_missing(report)]),
         "<h2>Look further</h2>",
         _list([f"{name}: {command}" for name, command in report.open_with.items()], code=True),
     ]
@@ -56,39 +71,50 @@ def render_html(report: Report) -> str:
 
 
 def _summary(report: Report) -> str:
-    trained = sum(site.state == "trained" for site in report.sites)
+    took_part = "; ".join(f"{study.study}: {trained(study)} sites trained" for study in report.studies)
     verdict = (
         '<span class="good">verified</span>'
         if report.log.verified
         else '<span class="bad">NOT VERIFIED</span>'
     )
     return (
-        f"<p>{trained} of {len(report.sites)} sites trained. Epsilon of all studies together: "
+        f"<p>{escape(took_part)}. Epsilon of all studies together: "
         f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. Transparency log: {verdict}.</p>"
     )
 
 
 def _comparison(report: Report) -> str:
-    outcomes = [study.outcome for study in report.studies]
     rows = auroc_rows(report)
-    head = "".join(f'<th class="n" scope="col">{escape(outcome)}</th>' for outcome in outcomes)
+    head = "".join(f'<th class="n" scope="col">{escape(study.outcome)}</th>' for study in report.studies)
     body = []
     for model in model_order(report):
-        is_reference = all(row.is_reference for (name, _), row in rows.items() if name == model)
-        cells = "".join(
-            f'<td class="n">{escape(shown(rows.get((model, outcome))))}</td>' for outcome in outcomes
-        )
-        mark = (
-            ' <span class="reference">reference, epsilon = ∞, never registered</span>' if is_reference else ""
-        )
-        if model == "upper_bound":
-            mark = ' <span class="reference">not a model</span>'
-        row_class = "" if is_reference else ' class="own"'
-        body.append(f'<tr{row_class}><th scope="row">{escape(LABELS[model])}{mark}</th>{cells}</tr>')
+        own = [study for study in report.studies if _is_own(rows.get((model, study.study)))]
+        figures = [escape(shown(rows.get((model, study.study)))) for study in report.studies]
+        cells = "".join(f'<td class="n">{figure.replace(", ", ",&nbsp;")}</td>' for figure in figures)
+        row_class = ' class="own"' if own else ""
+        label = escape(LABELS[model]) + _mark(report, model)
+        body.append(f'<tr{row_class}><th scope="row">{label}</th>{cells}</tr>')
     return (
-        f'<div class="wide"><table><caption>AUROC [95% interval] on the pooled test sets of all sites</caption>'
+        f'<div class="wide" tabindex="0"><table><caption>AUROC [95% interval] on the pooled test sets of all sites</caption>'
         f'<thead><tr><th scope="col">model</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
     )
+
+
+def _is_own(row: ComparisonRow | None) -> bool:
+    return row is not None and not row.is_reference
+
+
+def _mark(report: Report, model: str) -> str:
+    """What a row is, where it is not a study's own model."""
+    if model == "upper_bound":
+        return ' <span class="reference">not a model</span>'
+    rows = auroc_rows(report)
+    found = {study.outcome: rows.get((model, study.study)) for study in report.studies}
+    references = [outcome for outcome, row in found.items() if row is not None and row.is_reference]
+    if not references:
+        return ""
+    where = f" for {', '.join(references)}" if any(map(_is_own, found.values())) else ""
+    return f' <span class="reference">reference{escape(where)}, epsilon = ∞, never registered</span>'
 
 
 def _privacy(report: Report) -> str:
@@ -101,7 +127,7 @@ def _privacy(report: Report) -> str:
         table
         + "<p>The unit is the patient. Epsilons of studies over the same patients add up. "
         + "What follows was computed from patients and is <b>not</b> covered by epsilon:</p>"
-        + _list(list(report.privacy.not_covered))
+        + _list(not_covered(report))
     )
 
 
@@ -110,12 +136,12 @@ def _delta(delta: float | None) -> str:
 
 
 def _sites(report: Report) -> str:
-    rows = []
-    for site in report.sites:
-        states = [next(each for each in study.sites if each.name == site.name) for study in report.studies]
-        rows.append(
-            (site.name, *(f"{each.state}{': ' + each.reason if each.reason else ''}" for each in states))
-        )
+    names = dict.fromkeys(site.name for study in report.studies for site in study.sites)
+    states = [
+        {site.name: f"{site.state}{': ' + site.reason if site.reason else ''}" for site in study.sites}
+        for study in report.studies
+    ]
+    rows = [(name, *(told.get(name, "-") for told in states)) for name in names]
     return _table(("site", *(study.study for study in report.studies)), rows)
 
 
@@ -126,7 +152,7 @@ def _attrition(study: StudyReport) -> str:
         return ""
     steps = [str(each["step"]) for each in study.attrition[sites[0]]]
     rows = [(site, *(_count(each["patients"]) for each in study.attrition[site])) for site in sites]
-    table = _table(("site", *steps), rows)
+    table = _table(("site", *steps), rows, css="wide whole")
     return f"<details><summary>Attrition, {escape(study.study)} (patients left after each step)</summary>{table}</details>"
 
 
@@ -140,12 +166,12 @@ def _provenance(report: Report) -> str:
             study.model.uri,
             study.run,
             study.study_digest[:16] + "…",
-            f"{study.upload_bytes_per_site_round / 1e3:.0f} kB",
+            kilobytes(study.upload_bytes_per_site_round),
         )
         for study in report.studies
     ]
     return (
-        _table(("model", "run", "study digest", "sent per site and round"), rows)
+        _table(("model", "run", "study digest", "sent per site and round"), rows, css="wide whole")
         + f"<p>Log: {report.log.size} entries, root <code>{escape(report.log.root)}</code>. "
         + "Prove it yourself: <code>fedhealth audit verify WORKDIR</code></p>"
     )
@@ -153,22 +179,22 @@ def _provenance(report: Report) -> str:
 
 def _missing(report: Report) -> list[str]:
     return [
-        f"{study.study}: no site has the feature {name}"
+        f"{study.study}: no site has {', '.join(study.missing_features)}"
         for study in report.studies
-        for name in study.missing_features
+        if study.missing_features
     ]
 
 
 def _figure(svg: str, caption: str) -> str:
-    return f'<figure role="img" aria-label="{escape(caption)}">{svg}</figure>'
+    return f'<figure role="img" tabindex="0" aria-label="{escape(caption)}">{svg}</figure>'
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, css: str = "wide") -> str:
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="{css}" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _list(items: list[str], *, code: bool = False) -> str:

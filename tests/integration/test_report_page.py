@@ -1,5 +1,7 @@
 """The report as a reviewer sees it: a real browser loads the file and says what it drew."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -13,24 +15,31 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-PROBE = """
+PROBE = """<!doctype html><title></title><iframe style="width:WIDTHpx;height:900px;border:0"></iframe>
 <script>
-addEventListener("load", () => {
-  const boxes = [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect());
+const frame = document.querySelector("iframe");
+frame.onload = () => {
+  const page = frame.contentDocument, view = frame.contentWindow;
+  const figures = [...page.querySelectorAll("figure svg")];
   document.title = JSON.stringify({
-    figures: boxes.length,
-    drawn: boxes.filter(b => b.width > 100 && b.height > 50).length,
-    wider: document.documentElement.scrollWidth > innerWidth,
-    rows: document.querySelectorAll("tbody tr").length,
-    requests: performance.getEntriesByType("resource").length,
+    width: view.innerWidth,
+    sideways: page.documentElement.scrollWidth > view.innerWidth,
+    boxes: figures.map(svg => [svg.getBoundingClientRect().width, svg.getBoundingClientRect().height]),
+    marks: figures.map(svg => svg.querySelectorAll("path, use").length),
+    words: figures.map(svg => svg.textContent.replace(/\\s+/g, " ")),
+    ink: view.getComputedStyle(page.querySelector("figure text")).fill,
+    paper: view.getComputedStyle(page.body).color,
+    tables: [...page.querySelectorAll("table")].map(table => table.rows.length),
+    text: page.body.innerText,
+    requests: view.performance.getEntriesByType("resource").map(each => each.name),
   });
-});
-</script>
-"""
+};
+frame.srcdoc = PAGE;
+</script>"""
 
 
-@pytest.fixture
-def page(tmp_path):
+@pytest.fixture(scope="module")
+def page():
     second = study_report(
         study="mortality-24h",
         outcome="death",
@@ -39,11 +48,7 @@ def page(tmp_path):
             row("federated_dp", None, outcome="death", is_reference=False),
         ),
     )
-    path = tmp_path / "report.html"
-    path.write_text(
-        render_html(make_report((study_report(), second), open_with={"MLflow UI": "mlflow server"}))
-    )
-    return path
+    return render_html(make_report((study_report(), second), open_with={"MLflow UI": "mlflow server"}))
 
 
 def chromium(*arguments, folder):
@@ -52,24 +57,68 @@ def chromium(*arguments, folder):
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
+        "--enable-logging=stderr",
         f"--user-data-dir={folder / 'profile'}",
     ]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
 
 
-@pytest.mark.parametrize("width", [1280, 480])
-def test_a_browser_draws_every_figure_and_table_without_a_request_or_sideways_scrolling(page, width):
-    probed = page.with_name("probed.html")
-    probed.write_text(page.read_text().replace("</body>", PROBE + "</body>"))
-    dumped = chromium(f"--window-size={width},900", "--dump-dom", probed.as_uri(), folder=page.parent).stdout
-    told = re.search(r"<title>(\{.*?\})</title>", dumped).group(1).replace("&quot;", '"')
-    assert '"figures":3,"drawn":3,"wider":false' in told
-    assert '"requests":0' in told
-    assert int(re.search(r'"rows":(\d+)', told).group(1)) >= 8
+def seen(page, folder, *, width, options=()):
+    """What the browser drew, and what it wrote to its console."""
+    probe = folder / "probe.html"
+    source = json.dumps(page).replace("</", "<\\/")
+    probe.write_text(PROBE.replace("WIDTH", str(width)).replace("PAGE", source))
+    done = chromium("--window-size=1400,1000", "--dump-dom", *options, probe.as_uri(), folder=folder)
+    title = re.search(r"<title>(\{.*?\})</title>", done.stdout, re.DOTALL).group(1)
+    return json.loads(html.unescape(title)), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_it_can_be_printed_to_a_file_of_some_size(page):
-    picture = page.with_suffix(".pdf")
-    chromium(f"--print-to-pdf={picture}", page.as_uri(), folder=page.parent)
-    assert picture.read_bytes().startswith(b"%PDF")
-    assert picture.stat().st_size > 10_000
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_draws_every_study_table_and_plot_without_error_request_or_sideways_scrolling(
+    page, tmp_path, width
+):
+    told, console = seen(page, tmp_path, width=width)
+    assert console == []
+    assert told["requests"] == []
+    assert told["width"] == width
+    assert not told["sideways"]
+    assert len(told["boxes"]) == 3
+    assert all(drawn > 300 and height > 100 for drawn, height in told["boxes"])
+    assert min(told["marks"]) > 10
+    comparison, rounds, seconds = told["words"]
+    assert "secure + DP" in comparison
+    assert "suppressed (<11)" in comparison
+    assert "readmission" in rounds
+    assert "death" in rounds
+    assert "harmonise" in seconds
+    for words in ("readmission-30d", "mortality-24h", "hospital-03", "0.660 [0.630,\u00a00.690]", "moments"):
+        assert words in told["text"]
+    assert min(told["tables"]) >= 2
+    assert len(told["tables"]) == 6
+
+
+def test_plots_take_the_colour_of_the_text_in_light_and_in_dark(page, tmp_path):
+    light, _ = seen(page, tmp_path, width=1280)
+    dark, _ = seen(page, tmp_path, width=1280, options=("--blink-settings=preferredColorScheme=0",))
+    assert light["ink"] == light["paper"] == "rgb(0, 0, 0)"
+    assert dark["ink"] == dark["paper"] == "rgb(255, 255, 255)"
+
+
+def test_the_console_of_the_browser_is_heard(page, tmp_path):
+    _, console = seen(page + "<script>console.error('heard')</script>", tmp_path, width=1280)
+    assert len(console) == 1
+
+
+def test_no_part_of_the_page_stands_elsewhere(page):
+    linked = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']*)", page) + re.findall(r"url\(([^)]*)", page)
+    assert linked
+    assert {link for link in linked if not link.startswith(("#", "data:"))} == set()
+    assert "<script" not in page
+
+
+def test_it_prints_to_a_file_with_pages(page, tmp_path):
+    source, printed = tmp_path / "report.html", tmp_path / "report.pdf"
+    source.write_text(page)
+    chromium(f"--print-to-pdf={printed}", source.as_uri(), folder=tmp_path)
+    assert printed.read_bytes().startswith(b"%PDF")
+    assert printed.stat().st_size > 10_000

@@ -7,6 +7,8 @@ from rich.console import Console
 from simulator.reports import row, study_report
 
 from fedhealth.reporting import make_report, read_report, render_console, render_html, write_report_json
+from fedhealth.reporting.plots import comparison_svg, rounds_svg
+from fedhealth.reporting.report import SiteState
 
 DOCUMENTED = {
     "schema_version": None,
@@ -93,6 +95,18 @@ def test_the_page_escapes_what_it_is_given(report):
     assert "<30>" not in page
 
 
+def test_names_of_sites_reasons_and_commands_are_escaped():
+    evil = "<img src=x onerror=alert(1)>"
+    site = SiteState(name=evil, state="abstained", reason=evil)
+    study = study_report(
+        study=evil, outcome=evil, sites=(site,), notes=(evil,), missing_features=(evil,), seconds={evil: 1.0}
+    )
+    study = study.model_copy(update={"comparison": (row("centralised", outcome=evil),)})
+    page = render_html(make_report((study,), open_with={evil: evil}))
+    assert "<img" not in page
+    assert page.count("&lt;img") >= 9
+
+
 def test_the_page_asks_nothing_of_any_server(report):
     page = render_html(report)
     assert "<script" not in page
@@ -105,6 +119,60 @@ def test_a_log_that_does_not_verify_is_called_out():
     report = make_report((broken,), open_with={})
     assert "NOT VERIFIED" in render_html(report)
     assert "NOT VERIFIED" in on_screen(report)
+
+
+def test_a_reference_has_no_guarantee_beside_a_study_whose_own_model_it_is():
+    private = study_report(comparison=(row("federated", 0.7), row("federated_dp", 0.6, is_reference=False)))
+    public = study_report(
+        study="open",
+        outcome="death",
+        comparison=(row("federated", 0.8, outcome="death", is_reference=False),),
+        privacy=private.privacy.model_copy(update={"mode": "none", "epsilon": None}),
+    )
+    report = make_report((private, public), open_with={})
+    lines = {line.split("│")[1].strip(): line for line in on_screen(report).splitlines() if "│" in line}
+    assert "∞ + ∞" in lines["federated, weighted mean"]
+    assert "7.99" not in lines["federated, weighted mean"]
+    assert "∞" not in lines["federated, secure + DP"]
+    assert "reference for readmission, epsilon = ∞" in render_html(report)
+
+
+def test_two_studies_of_one_outcome_keep_their_own_figures():
+    second = study_report(study="readmission-again", comparison=(row("centralised", 0.123),))
+    text = on_screen(make_report((study_report(), second), open_with={}))
+    (line,) = [line for line in text.splitlines() if "centralised" in line]
+    assert "0.680" in line
+    assert "0.123" in line
+
+
+@pytest.mark.parametrize("render", [on_screen, render_html])
+def test_what_only_the_second_study_says_is_shown_too(render):
+    privacy = study_report().privacy.model_copy(update={"not_covered": ("vocabulary of drugs",)})
+    states = study_report().sites[:1]
+    second = study_report(study="second", privacy=privacy, notes=("only here",), sites=states)
+    text = render(make_report((study_report(), second), open_with={}))
+    for words in ("moments", "vocabulary of drugs", "embedded run", "only here", "2 of 3", "1 of 1"):
+        assert words in text
+
+
+@pytest.mark.parametrize("render", [on_screen, render_html])
+def test_an_unknown_size_is_not_shown_as_zero(render):
+    text = render(make_report((study_report(upload_bytes_per_site_round=0),), open_with={}))
+    assert "not available" in text
+    assert "0 kB" not in text
+
+
+def test_plots_name_what_is_suppressed():
+    rounds = tuple(each.model_copy(update={"auroc": None}) for each in study_report().rounds_figures)
+    hidden = study_report(comparison=(row("federated_dp", None, is_reference=False),), rounds_figures=rounds)
+    report = make_report((hidden,), open_with={})
+    assert "suppressed" in comparison_svg(report)
+    assert "readmission: suppressed" in rounds_svg(report.studies)
+    assert "suppressed" not in rounds_svg((study_report(),))
+
+
+def test_the_same_report_gives_the_same_page(report):
+    assert render_html(report) == render_html(report)
 
 
 def test_hidden_attrition_cells_are_shown_as_hidden(report):
