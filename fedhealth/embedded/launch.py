@@ -20,6 +20,7 @@ from fedhealth.embedded.enrolment import enrol
 from fedhealth.embedded.pool import SiteConfig, SitePool, start_forkserver
 from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError
+from fedhealth.exchange import hasty_url
 from fedhealth.study import Study, load_study
 
 POLL_S = 0.05
@@ -266,7 +267,7 @@ def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
         entry.name: SiteConfig(
             name=entry.name,
             folder=workdir.site(entry.name),
-            exchange=str(workdir.exchange),
+            exchange=hasty_url(workdir.exchange),
             derive_from_seed=settings.seed if without_privacy else None,
             timeouts=settings.timeouts,
         )
@@ -313,7 +314,7 @@ def _start_coordinator(
     )
     return CoordinatorProcess(
         folder=workdir.coordinator,
-        exchange=str(workdir.exchange),
+        exchange=hasty_url(workdir.exchange),
         tracking_uri=environment.pop("MLFLOW_TRACKING_URI", store_uri(workdir.path)),
         artifacts=artifact_folder(workdir.path),
         seed=settings.seed,

@@ -3,7 +3,7 @@
 from fedhealth.exchange.board import Board, read_object
 from fedhealth.exchange.envelope import LIMITS, Header, Limits, Opened, seal, unseal
 from fedhealth.exchange.folder import FolderExchange
-from fedhealth.exchange.store import Exchange, open_exchange
+from fedhealth.exchange.store import Exchange, hasty_url, open_exchange
 
 __all__ = [
     "LIMITS",
@@ -13,6 +13,7 @@ __all__ = [
     "Header",
     "Limits",
     "Opened",
+    "hasty_url",
     "open_exchange",
     "read_object",
     "seal",

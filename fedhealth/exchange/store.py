@@ -5,6 +5,7 @@ replays or reorders is found by its readers.
 """
 
 import re
+from pathlib import Path
 from typing import Protocol
 
 from fedhealth.errors import ConfigError, ProtocolError
@@ -89,12 +90,23 @@ def too_large(key: str, max_bytes: int) -> ProtocolError:
     return ProtocolError(f"{key} is larger than {max_bytes} bytes", "ask its sender why, or raise the limit")
 
 
-def open_exchange(url: str, *, durable: bool = True) -> Exchange:
+_HASTY = "?durable=no"
+
+
+def hasty_url(folder: Path) -> str:
+    """The URL of a folder whose objects are not flushed to the disk one by one.
+
+    A killed process loses nothing; a power cut may lose the last objects. For runs on one machine, which can be
+    repeated.
+    """
+    return f"file://{folder}{_HASTY}"
+
+
+def open_exchange(url: str) -> Exchange:
     """Open the exchange that ``url`` names.
 
     Args:
-      url: ``/a/folder``, ``file:///a/folder`` or ``s3://bucket/prefix``.
-      durable: folder only; wait until every object is on the disk.
+      url: ``/a/folder``, ``file:///a/folder`` (with ``?durable=no``: see `hasty_url`) or ``s3://bucket/prefix``.
 
     Raises:
       ConfigError: an unknown kind of url.
@@ -108,4 +120,5 @@ def open_exchange(url: str, *, durable: bool = True) -> Exchange:
         raise ConfigError(f"an exchange of kind {scheme} is not known", "use a folder or s3://bucket/prefix")
     from fedhealth.exchange.folder import FolderExchange
 
-    return FolderExchange(rest if separator else url, durable=durable)
+    folder = rest.removesuffix(_HASTY) if separator else url
+    return FolderExchange(folder, durable=not (separator and rest.endswith(_HASTY)))

@@ -18,7 +18,7 @@ import pytest
 from botocore.config import Config
 
 from fedhealth.errors import ConfigError, MissingObjectError, ProtocolError, TransportError
-from fedhealth.exchange import Exchange, FolderExchange, open_exchange
+from fedhealth.exchange import Exchange, FolderExchange, hasty_url, open_exchange
 from fedhealth.exchange.s3 import S3Exchange
 
 
@@ -158,6 +158,7 @@ class TestFolderExchange(ExchangeContract):
     def test_open_exchange_takes_paths_and_urls(self, tmp_path: Path) -> None:
         open_exchange(str(tmp_path / "x")).put("a", b"1")
         assert open_exchange(f"file://{tmp_path}/x").get("a") == b"1"
+        assert open_exchange(hasty_url(tmp_path / "x")).get("a") == b"1"
         with pytest.raises(ConfigError, match="ftp"):
             open_exchange("ftp://host/x")
 
