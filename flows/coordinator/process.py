@@ -5,6 +5,7 @@ It waits until the launcher has pinned the roster in its folder, runs one study 
 """
 
 import argparse
+import gc
 import os
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(os.environ["FEDHEALTH_COORDINATOR"])
     prepare_store(os.environ["MLFLOW_TRACKING_URI"])
+    gc.freeze()  # what was imported stays: a full collection over it would stop a round for seconds
     _wait_for_roster(folder / "roster.json")
     for planned in arguments.runs:
         run, _, study = planned.partition("=")
