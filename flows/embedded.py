@@ -14,6 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from fedhealth.config import FhirValidation
 from fedhealth.embedded.launch import LaunchSettings, open_launch
+from flows.flow_runs import tag_this_run
 from tasks.embedded.consortium import await_run, enrol_parties, train_references, verify_log, write_report
 from tasks.embedded.sites import build_rows, follow_runs, harmonise_site, validate_site
 
@@ -56,6 +57,7 @@ def embedded_study(
         seed=seed,
         fhir_validation=fhir_validation,
     )
+    tag_this_run("embedded")
     with open_launch(settings) as launch:
         enrol_parties()
         for step in (harmonise_site, validate_site, build_rows):

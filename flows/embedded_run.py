@@ -144,16 +144,16 @@ def _run_flow(
     importing.start()
     server.wait()
     importing.join()
-    from prefect import tags
     from prefect.logging.handlers import APILogHandler
 
     from fedhealth.embedded.launch import launch_environment
     from flows.embedded import embedded_study
+    from flows.flow_runs import no_heartbeats
 
     seconds["start"] = time.monotonic() - started
     coordinators = server.environment | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
     try:
-        with launch_environment(coordinators, seconds=seconds, notify=notify), tags("embedded"):
+        with launch_environment(coordinators, seconds=seconds, notify=notify), no_heartbeats():
             embedded_study(
                 studies=studies,
                 consortium=str(consortium),

@@ -9,6 +9,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.flow_runs import tag_this_run
 from tasks.coordinator.artifacts import publish_round
 from tasks.coordinator.registry import record_round
 from tasks.coordinator.rounds import close_round, find_open_round, open_round, secure_sum, wait_for_sites
@@ -31,6 +32,7 @@ def federated_round(run: str | None = None, number: int | None = None) -> State[
     opened = find_open_round(run)
     if opened is None or (number is not None and number < opened.number):
         return Completed(name="NothingOpen", message="nothing open")
+    tag_this_run("coordinator", opened.run)
     purposes = open_round(opened.run, opened.number)
     for deployment in site_deployments():
         start_site_flow(deployment)

@@ -10,13 +10,12 @@ import os
 import time
 from pathlib import Path
 
-from prefect import tags
-
 from fedhealth.embedded.coordinator_process import error_to_json
 from fedhealth.errors import FedHealthError
 from fedhealth.registry import prepare_store
 from fedhealth.rounds.journal import write_durably
 from flows.coordinator.run_study import run_study
+from flows.flow_runs import no_heartbeats
 
 ROSTER_TIMEOUT_S = 900.0
 
@@ -34,7 +33,7 @@ def main() -> int:
     for planned in arguments.runs:
         run, _, study = planned.partition("=")
         try:
-            with tags("embedded"):
+            with no_heartbeats():
                 run_study(study=study, run=run, seed=arguments.seed)
         except FedHealthError as error:
             write_durably(folder / "runs" / run / "error.json", error_to_json(error))

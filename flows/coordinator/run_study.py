@@ -4,11 +4,12 @@ Runs on the coordinator. Started again with the same run id it goes on with the 
 model is registered in MLflow under the study's name; the run's log entries and digests stand in its tags.
 """
 
-from prefect import flow, runtime, tags
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.coordinator.federated_round import federated_round
+from flows.flow_runs import tag_this_run
 from tasks.coordinator.artifacts import publish_study
 from tasks.coordinator.registry import register_model, start_record
 from tasks.coordinator.rounds import start_run
@@ -31,11 +32,11 @@ def run_study(study: str = DEFAULT_STUDY, run: str | None = None, seed: int = 0)
       seed: of everything that is not secret.
     """
     run_id = run or f"run-{str(runtime.flow_run.id)[:8]}"
-    with tags("coordinator", run_id):
-        last = start_run(study, run_id, seed)
-        start_record(run_id)
-        for number in range(last + 1):
-            federated_round(run_id, number)
-        model = register_model(run_id)
-        publish_study(run_id, model)
+    tag_this_run("coordinator", run_id)
+    last = start_run(study, run_id, seed)
+    start_record(run_id)
+    for number in range(last + 1):
+        federated_round(run_id, number)
+    model = register_model(run_id)
+    publish_study(run_id, model)
     return Completed(message=f"registered {model.name} version {model.version}")
