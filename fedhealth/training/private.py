@@ -5,23 +5,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModule
-from opacus.optimizers import DPOptimizer
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedhealth.models.networks import Perceptron
 from fedhealth.privacy.noise import NoiseSource
-from fedhealth.training.memory import keep_freed_memory
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.sampling import PatientSampler
 
 
-class KeyedDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
+class KeyedDPOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus has no types
     """Opacus' optimiser with its noise from a `NoiseSource` instead of torch's generator.
 
-    Guarantees: per-sample gradients are clipped to ``max_grad_norm`` over all parameters together; the sum
-    gets N(0, (noise_multiplier * max_grad_norm)^2) per coordinate, also when the batch is empty; it is
-    divided by ``expected_batch_size``. Noise is added in double precision, then rounded to float32.
+    Guarantees: the sum of clipped gradients gets N(0, (noise_multiplier * max_grad_norm)^2) per coordinate,
+    also when the batch is empty; it is divided by ``expected_batch_size``. Noise is added in double
+    precision, then rounded to float32.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, source: NoiseSource, **settings: Any) -> None:
@@ -54,8 +54,9 @@ def private_steps(
     """Run ``plan.steps`` steps of DP-SGD in place.
 
     Guarantees: each step is the Gaussian mechanism with ``plan.noise_multiplier`` on a Poisson sample of
-    patients with ``plan.sampling_probability``, one row each; the result is a function of the data and the
-    source's key, so a restart gives the same bytes.
+    patients with ``plan.sampling_probability``, one row each, whose gradients are clipped over all
+    parameters together, by norms that need no per-sample gradient ("ghost clipping"); the result is a
+    function of the data and the source's key, so a restart gives the same bytes.
 
     Args:
       network: trained in place.
@@ -70,10 +71,11 @@ def private_steps(
     Returns:
       The mean loss over the drawn rows. It comes from patients and is not noised: it stays at the site.
 
-    Source: Abadi et al. 2016, Algorithm 1.
+    Source: Abadi et al. 2016, Algorithm 1; the norms: Goodfellow 2015, Li et al. 2022.
     """
-    keep_freed_memory()
-    module = GradSampleModule(network, loss_reduction="sum")
+    module = GradSampleModuleFastGradientClipping(
+        network, loss_reduction="sum", max_grad_norm=l2_clip_norm, use_ghost_clipping=True
+    )
     private = KeyedDPOptimizer(
         optimizer,
         source=source.fork("gaussian"),
@@ -88,9 +90,9 @@ def private_steps(
         drawn = torch.from_numpy(sampler.draw(draws, sampling_probability=plan.sampling_probability))
         private.zero_grad(set_to_none=True)
         logits = module(features[drawn].requires_grad_())  # else torch warns that a hook sees no gradient
-        loss = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="sum")
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="none")
+        DPTensorFastGradientClipping(module, private, losses, loss_reduction="sum").backward()
         private.step()
-        total, rows = total + float(loss.detach()), rows + len(drawn)
+        total, rows = total + float(losses.detach().sum()), rows + len(drawn)
     module.remove_hooks()
     return total / max(rows, 1)

@@ -51,6 +51,18 @@ def test_neighbouring_datasets_differ_by_at_most_the_bound(seed, patients, remov
     assert np.linalg.norm(whole - without) <= l2_clip_norm + rounding
 
 
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 9), l2_clip_norm=st.sampled_from([0.01, 0.3, 100.0]))
+@settings(max_examples=25, deadline=None)
+def test_a_clipped_sum_is_that_of_every_rows_own_clipped_gradient(seed, rows, l2_clip_norm):
+    generator = np.random.default_rng(seed)
+    inputs = generator.normal(size=(rows, 3)).astype(np.float32)
+    labels = (generator.random(rows) < 0.5).astype(np.float32)
+    alone = [clipped_sum(inputs[[row]], labels[[row]], seed=seed, l2_clip_norm=1e9) for row in range(rows)]
+    clipped = [gradient * min(1.0, l2_clip_norm / np.linalg.norm(gradient)) for gradient in alone]
+    together = clipped_sum(inputs, labels, seed=seed, l2_clip_norm=l2_clip_norm)
+    np.testing.assert_allclose(together, sum(clipped), rtol=1e-4, atol=1e-5 * max(l2_clip_norm, 1.0))
+
+
 def test_the_same_data_breaks_the_bound_without_clipping():
     generator = np.random.default_rng(0)
     inputs = (100 * generator.normal(size=(4, 3))).astype(np.float32)
