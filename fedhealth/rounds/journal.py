@@ -64,21 +64,23 @@ class SiteJournal:
         write_durably(record, json.dumps(content, sort_keys=True).encode())
         return drawn
 
-    def sign_once(self, *, run: str, plan_digest: str, statement: bytes) -> bytes:
-        """Record the one statement over (plan, U1, U2) that this site signs.
+    def say_once(self, *, run: str, plan_digest: str, step: str, statement: bytes) -> None:
+        """Record the one statement that this site makes in a step of a plan.
+
+        Guarantees: after two calls for one plan and step the statements were equal.
 
         Raises:
           ProtocolError: another statement was recorded before.
         """
-        record = self._path(run, f"agree-{plan_digest}")
-        if record.exists():
-            if record.read_bytes() != statement:
-                raise ProtocolError(
-                    "the coordinator showed this site two lists of survivors", "report it to the consortium"
-                )
-            return statement
-        write_durably(record, statement)
-        return statement
+        record = self._path(run, f"{step}-{plan_digest}")
+        if not record.exists():
+            write_durably(record, statement)
+        elif record.read_bytes() != statement:
+            raise ProtocolError(
+                f"this site's {step} message changed since it was first made under this plan: the coordinator"
+                " showed two lists of sites, or the site's rows changed",
+                "restart the run under a new run id; tell the consortium if no rows changed",
+            )
 
     def _path(self, run: str, name: str) -> Path:
         return self.folder / run / f"{name}.json"

@@ -6,6 +6,7 @@ depends on it is posted, and every object read is verified by the board.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,17 +64,23 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
     if context.site not in shared.sites:
         return False
     shares = {site: _read(context, plan, "share", site, shared) for site in shared.sites}
-    _post(context, plan, "masked", machine.mask(shares, vector))  # R2
+    upload = machine.mask(shares, vector)
+    _say_once(context, plan, "masked", sha256(upload).digest())
+    _post(context, plan, "masked", upload)  # R2
     masked = _phase(context, plan, "masked")
     if context.site not in masked.sites:
         return False
     statement = machine.agree(masked.sites)
-    context.journal.sign_once(run=plan.run, plan_digest=plan.digest, statement=statement)
+    _say_once(context, plan, "agree", statement)
     _post(context, plan, "agree", statement)  # R3
     agreed = _phase(context, plan, "agree")
     agreements = {site: _read(context, plan, "agree", site, agreed) for site in agreed.sites}
     _post(context, plan, "open", machine.open(agreements))  # R4
     return True
+
+
+def _say_once(context: SiteSumContext, plan: SumPlan, step: str, statement: bytes) -> None:
+    context.journal.say_once(run=plan.run, plan_digest=plan.digest, step=step, statement=statement)
 
 
 def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> None:
