@@ -148,7 +148,7 @@ def _site_state(name: str, state: str, failed: dict[str, str]) -> SiteState:
         return SiteState(name=name, state="failed", reason=failed[name])
     word, _, reason = state.partition(": ")
     words: dict[str, Literal["trained", "abstained", "no answer"]] = {
-        "ready": "trained",
+        "trained": "trained",
         "abstained": "abstained",
     }
     return SiteState(name=name, state=words.get(word, "no answer"), reason=reason or None)

@@ -39,7 +39,11 @@ from fedhealth.rounds.objects import (
     round_key,
     settings_digest,
     site_key,
+    sites_needed,
     study_key,
+    sum_counter,
+    sum_prefix,
+    survivors_needed,
 )
 from fedhealth.rounds.outcome import NOT_COVERED, Attendance, PrivacySpent, RoundClosed
 from fedhealth.secagg.plan import SumPlan, threshold_for
@@ -232,7 +236,7 @@ class CoordinatorNode:
         index = self.log.append(
             "round",
             {"run": run, "round": number, "study_digest": manifest.study_digest},
-            {key: hashlib.sha256(data).hexdigest() for key, data in objects.items()},
+            {key: digest for key, (digest, _) in objects.items()},
         )
         checkpoint = self.log.checkpoint()
         return RoundClosed(
@@ -250,17 +254,21 @@ class CoordinatorNode:
     # --- what a run may tell
 
     def attendance(self, run: str) -> dict[str, str]:
-        """Each site's answer to the last round: ``ready``, ``abstained: reason`` or ``no answer``."""
-        number = last_round(self.study_of(run))
-        answers = {site: self._answer_of(run, number, site) for site in self.board.roster.sites}
-        return {
-            site: "no answer"
-            if answer is None
-            else "ready"
-            if isinstance(answer, Ready)
-            else f"abstained: {answer.reason}"
-            for site, answer in answers.items()
-        }
+        """By site ``trained`` (an update of it is in the model), else ``abstained: reason`` or ``no answer``."""
+        final = last_round(self.study_of(run))
+        updates = [
+            read_aggregate(self.board, self.name, run, number).survivors for number in range(final + 1)
+        ]
+        trained = {site for survivors in updates for site in survivors.get("update", ())}
+        states = dict.fromkeys(self.board.roster.sites, "no answer")
+        for site in states:
+            answers = (self._answer_of(run, number, site) for number in range(final, -1, -1))
+            reasons = (answer.reason for answer in answers if isinstance(answer, Abstain))
+            if site in trained:
+                states[site] = "trained"
+            elif reason := next(reasons, None):
+                states[site] = f"abstained: {reason}"
+        return states
 
     def privacy_of(self, run: str) -> PrivacySpent:
         """Account for a run from what its sites declared and the updates that were summed."""
@@ -284,6 +292,8 @@ class CoordinatorNode:
             return 0.0
         first = trained[0]
         if first.patients is None or first.noise_multiplier is None or first.steps is None:
+            return math.inf
+        if any(answer != first for answer in trained):  # no honest site declares twice
             return math.inf
         return epsilon_spent(
             noise_multiplier=first.noise_multiplier,
@@ -350,8 +360,7 @@ class CoordinatorNode:
         return tuple(site for site in sites if self.board.exists(site_key(run, number - 1, site, "ready")))
 
     def _check_quorum(self, study: Study, number: int, attendance: Attendance) -> None:
-        rules = study.aggregation
-        needed = max(math.ceil(rules.quorum * len(self.board.roster.sites)), rules.min_sites, 3)
+        needed = sites_needed(study, enrolled=len(self.board.roster.sites))
         if len(attendance.ready) < needed:
             reasons = sorted(set(attendance.abstained.values())) or ["no answer"]
             raise PolicyError(
@@ -361,9 +370,22 @@ class CoordinatorNode:
             )
 
     def _plan(self, study: Study, *, run: str, number: int, purpose: str, cohort: tuple[str, ...]) -> SumPlan:
+        """The plan that is posted already, whoever is ready by now, else a new one over the cohort."""
+        key = f"{sum_prefix(run, number, purpose)}/plan/{self.name}"
+        if self.board.exists(key):
+            posted = self.board.read(
+                key,
+                kind="plan",
+                sender=self.name,
+                role="coordinator",
+                study=study.digest,
+                run=run,
+                round=number,
+                purpose=purpose,
+            )
+            return SumPlan.from_bytes(posted.payload)
         manifest = self.manifest(run, number)
         layout = sum_layout(study, purpose, like=shape_of(study))
-        threshold = threshold_for(len(cohort))
         return SumPlan(
             study_digest=study.digest,
             run=run,
@@ -375,11 +397,11 @@ class CoordinatorNode:
             settings_digest=settings_digest(study, __version__),
             roster_digest=self.board.roster.digest,
             cohort=tuple(sorted(cohort)),
-            threshold=threshold,
-            min_survivors=max(threshold, study.aggregation.min_sites),
+            threshold=threshold_for(len(cohort)),
+            min_survivors=survivors_needed(study, cohort=len(cohort)),
             ring_bits=layout.ring_bits,
             length=layout.length,
-            counter=_counter(study, number, purpose),
+            counter=sum_counter(study, number, purpose),
         )
 
     def _declared_weights(
@@ -396,7 +418,8 @@ class CoordinatorNode:
     def _result_path(self, run: str, number: int, purpose: str) -> Path:
         return self.folder / "runs" / run / f"{number:04d}-{purpose}.bin"
 
-    def _objects(self, run: str, number: int) -> dict[str, bytes]:
+    def _objects(self, run: str, number: int) -> dict[str, tuple[str, int]]:
+        """By key, digest and bytes of every signed object of a round; one at a time is in memory."""
         keys = (
             *self.board.list(f"runs/{run}/rounds/{number}/"),
             *self.board.list(f"runs/{run}/sums/{number}/"),
@@ -404,8 +427,12 @@ class CoordinatorNode:
         manifest = self.manifest(run, number)
         approvals = self.board.list(f"studies/{manifest.study}/{manifest.study_digest}/approvals/")
         wanted = (*keys, *(approvals if number == 0 else ()))
-        objects = {key: self.board.exchange.get(key) for key in wanted}
-        return {key: data for key, data in objects.items() if self._is_signed(key, data)}
+        objects: dict[str, tuple[str, int]] = {}
+        for key in wanted:
+            data = self.board.exchange.get(key)
+            if self._is_signed(key, data):
+                objects[key] = hashlib.sha256(data).hexdigest(), len(data)
+        return objects
 
     def _is_signed(self, key: str, data: bytes) -> bool:
         """Whether an object is its sender's and stands where it was posted; junk does not enter the log."""
@@ -415,13 +442,8 @@ class CoordinatorNode:
             self.blamed[key] = error.problem
             return False
 
-    def _bytes_by_site(self, objects: Mapping[str, bytes]) -> dict[str, int]:
+    def _bytes_by_site(self, objects: Mapping[str, tuple[str, int]]) -> dict[str, int]:
         sites = self.board.roster.sites
         return {
-            site: sum(len(data) for key, data in objects.items() if site in key.split("/")) for site in sites
+            site: sum(size for key, (_, size) in objects.items() if site in key.split("/")) for site in sites
         }
-
-
-def _counter(study: Study, number: int, purpose: str) -> int:
-    """A number that grows with every sum of a run."""
-    return 10 * number + purposes_of(study, number).index(purpose)

@@ -6,7 +6,9 @@ at any point answers with the same bytes, and never twice under one counter.
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +17,52 @@ from fedhealth.errors import ProtocolError
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file atomically, readable by its owner only, on disk when this returns."""
+    staged = _staged(path, data)
+    try:
+        staged.replace(path)
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def record_once(path: Path, data: bytes) -> bytes:
+    """Write a file unless it stands already; returns what stands then.
+
+    Guarantees: of two processes that write at a time one is first, and both get its bytes; they are on disk.
+    """
+    if not path.exists():
+        staged = _staged(path, data)
+        try:
+            with suppress(FileExistsError):
+                os.link(staged, path)
+        finally:
+            staged.unlink()
+        _sync(path.parent)
+    return path.read_bytes()
+
+
+def _staged(path: Path, data: bytes) -> Path:
+    """The bytes, whole and on disk, under another name beside ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        os.unlink(name)
+        raise
+    return Path(name)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +81,20 @@ class SiteJournal:
           ProtocolError: the counter is used or too low.
         """
         record = self._path(run, f"{counter:08d}")
-        if record.exists():
-            stored = json.loads(record.read_bytes())
-            if stored["plan"] != plan_digest:
-                raise ProtocolError(
-                    "the coordinator asked for a second sum under one counter",
-                    "restart the run under a new run id",
-                )
-            return bytes.fromhex(stored["secrets"])
-        if any(int(path.stem) > counter for path in record.parent.glob("[0-9]*.json")):
+        if not record.exists() and any(
+            int(path.stem) > counter for path in record.parent.glob("[0-9]*.json")
+        ):
             raise ProtocolError(
                 "the coordinator rolled its counter back", "restart the run under a new run id"
             )
-        drawn = secrets()
-        content = {"plan": plan_digest, "secrets": drawn.hex()}
-        write_durably(record, json.dumps(content, sort_keys=True).encode())
-        return drawn
+        content = {"plan": plan_digest, "secrets": secrets().hex()}
+        stored = json.loads(record_once(record, json.dumps(content, sort_keys=True).encode()))
+        if stored["plan"] != plan_digest:
+            raise ProtocolError(
+                "the coordinator asked for a second sum under one counter",
+                "restart the run under a new run id",
+            )
+        return bytes.fromhex(stored["secrets"])
 
     def say_once(self, *, run: str, plan_digest: str, step: str, statement: bytes) -> None:
         """Record the one statement that this site makes in a step of a plan.
@@ -72,10 +104,7 @@ class SiteJournal:
         Raises:
           ProtocolError: another statement was recorded before.
         """
-        record = self._path(run, f"{step}-{plan_digest}")
-        if not record.exists():
-            write_durably(record, statement)
-        elif record.read_bytes() != statement:
+        if record_once(self._path(run, f"{step}-{plan_digest}"), statement) != statement:
             raise ProtocolError(
                 f"this site's {step} message changed since it was first made under this plan: the coordinator"
                 " showed two lists of sites, or the site's rows changed",

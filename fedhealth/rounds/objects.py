@@ -6,13 +6,14 @@ only scores the final model.
 
 import hashlib
 import json
+import math
 from typing import ClassVar, Self, TypedDict
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fedhealth.errors import ConfigError, ProtocolError
-from fedhealth.secagg.plan import RunId, SumPlan
+from fedhealth.secagg.plan import RunId, SumPlan, threshold_for
 from fedhealth.study.spec import Study
 
 PREPROCESSING_ROUND = 0
@@ -91,6 +92,21 @@ def sum_key(plan: SumPlan, phase: str, sender: str) -> str:
 def last_round(study: Study) -> int:
     """The round that only scores the final model."""
     return study.training.rounds + 1
+
+
+def sum_counter(study: Study, number: int, purpose: str) -> int:
+    """The counter of a sum: one for each round and purpose of a run, and growing with every sum."""
+    return 10 * number + purposes_of(study, number).index(purpose)
+
+
+def sites_needed(study: Study, *, enrolled: int) -> int:
+    """The smallest cohort of a sum: the study's quorum of the enrolled sites, its minimum, and 3."""
+    return max(math.ceil(study.aggregation.quorum * enrolled), study.aggregation.min_sites, 3)
+
+
+def survivors_needed(study: Study, *, cohort: int) -> int:
+    """How many of a cohort must last for its sum to be opened."""
+    return max(threshold_for(cohort), study.aggregation.min_sites)
 
 
 def purposes_of(study: Study, number: int) -> tuple[str, ...]:

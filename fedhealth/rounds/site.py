@@ -41,8 +41,11 @@ from fedhealth.rounds.objects import (
     round_key,
     settings_digest,
     site_key,
+    sites_needed,
     study_key,
+    sum_counter,
     sum_prefix,
+    survivors_needed,
 )
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
 from fedhealth.rounds.site_sum import SiteSumContext, take_part
@@ -173,7 +176,10 @@ class SiteNode:
             if patients == 0:
                 return "cohort_too_small"
             plan = plan_local(study, declared_patients=bucket(patients))
-            self._runs[manifest.run] = SiteRun(study=study, rows=rows, plan=plan, seed=manifest.seed)
+            loaded = SiteRun(study=study, rows=rows, plan=plan, seed=manifest.seed)
+            if self._declared_before(manifest) not in (None, self._ready(study, loaded)):
+                return "declaration_changed"
+            self._runs[manifest.run] = loaded
         approval = Approval(study_digest=study.digest, policy_digest=policy_digest(policy))
         self.board.post(
             approval_key(study, self.name), kind="approval", payload=approval.to_bytes(), study=study.digest
@@ -226,6 +232,20 @@ class SiteNode:
             noise_multiplier=state.plan.noise_multiplier,
             steps=state.plan.steps,
         )
+
+    def _declared_before(self, manifest: Manifest) -> Ready | None:
+        """What this site declared in the first round of the run that it was ready for.
+
+        Epsilon is accounted for with it, so rows that were loaded anew must still be declared as they were then.
+        """
+        for number in range(manifest.round):
+            key = site_key(manifest.run, number, self.name, "ready")
+            if self.board.exists(key):
+                opened = self.board.read(
+                    key, kind="ready", sender=self.name, role="site", run=manifest.run, round=number
+                )
+                return Ready.from_bytes(opened.payload)
+        return None
 
     def _post_site(self, manifest: Manifest, name: str, payload: bytes) -> None:
         key = site_key(manifest.run, manifest.round, self.name, name)
@@ -294,12 +314,16 @@ class SiteNode:
             "roster_digest": self.board.roster.digest,
             "ring_bits": layout.ring_bits,
             "length": layout.length,
+            "counter": sum_counter(state.study, manifest.round, purpose),
+            "min_survivors": survivors_needed(state.study, cohort=len(plan.cohort)),
         }
         wrong = sorted(name for name, value in expected.items() if getattr(plan, name) != value)
         if wrong:
             raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
         if not set(plan.cohort) <= set(self.board.roster.sites):
             raise ProtocolError("a plan names a site that is not in the roster", "report it")
+        if len(plan.cohort) < sites_needed(state.study, enrolled=len(self.board.roster.sites)):
+            raise ProtocolError("a plan has fewer sites than its study asks for", "report it")
 
     def _vector(self, manifest: Manifest, state: SiteRun, plan: SumPlan) -> NDArray[np.int64]:
         rows, training = state.rows, ~state.rows.is_test

@@ -58,7 +58,7 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
     machine = SiteSum(
         plan, site=context.site, pair_keys=context.pair_keys, secrets=SumSecrets.from_bytes(secrets)
     )
-    _post(context, plan, "share", machine.share())  # R1
+    _post_share(context, plan, machine.share())  # R1
     vector = vector_of(plan)
     shared = _phase(context, plan, "share")
     if context.site not in shared.sites:
@@ -85,6 +85,18 @@ def _say_once(context: SiteSumContext, plan: SumPlan, step: str, statement: byte
 
 def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> None:
     context.board.post(sum_key(plan, phase, context.site), kind=phase, payload=payload, **address_of(plan))
+
+
+def _post_share(context: SiteSumContext, plan: SumPlan, share: bytes) -> None:
+    """Post the shares; those that stand already must be of the journal's secrets, else the sum would be garbage."""
+    _post(context, plan, "share", share)
+    key = sum_key(plan, "share", context.site)
+    posted = context.board.read(key, kind="share", sender=context.site, role="site", **address_of(plan))
+    if posted.payload != share:
+        raise ProtocolError(
+            "this site's journal is not the one its posted shares come from",
+            "restore the journal, or restart the run under a new run id",
+        )
 
 
 def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:

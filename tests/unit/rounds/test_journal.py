@@ -1,7 +1,7 @@
 import pytest
 
 from fedhealth.errors import ProtocolError
-from fedhealth.rounds.journal import SiteJournal
+from fedhealth.rounds.journal import SiteJournal, write_durably
 
 
 @pytest.fixture
@@ -37,3 +37,23 @@ def test_a_step_of_a_plan_is_said_once(journal, step):
     with pytest.raises(ProtocolError, match=f"{step} message changed"):
         SiteJournal(journal.folder).say_once(run="r", plan_digest="a", step=step, statement=b"two")
     journal.say_once(run="r", plan_digest="b", step=step, statement=b"two")
+
+
+def test_two_processes_that_open_a_plan_at_a_time_get_the_same_secrets(journal):
+    others = SiteJournal(journal.folder)
+
+    def slower():
+        others.open_plan(run="r", counter=4, plan_digest="a", secrets=lambda: b"first")
+        return b"second"
+
+    assert journal.open_plan(run="r", counter=4, plan_digest="a", secrets=slower) == b"first"
+
+
+def test_nothing_half_written_stays(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_durably(tmp_path / "report.json", b"{}")
+    assert list(tmp_path.iterdir()) == []
