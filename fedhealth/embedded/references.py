@@ -159,7 +159,7 @@ def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: St
     total = np.zeros(scores_length(), dtype=np.int64)
     for rows in sites:
         scores = predict(weights, statistics, study, rows.features[rows.is_test])
-        total += encode_scores(scores, rows.labels[rows.is_test])
+        total += encode_scores(scores, rows.labels[rows.is_test], rows.person[rows.is_test])
     return pooled_metrics(total, min_cell=study.evaluation.min_cell)
 
 

@@ -22,7 +22,7 @@ class Statistics:
       mean: float32 (columns,), of the observed values after clipping to the public bounds.
       sd: float32 (columns,), population standard deviation, always > 0.
       median: float32 (columns,), from a 64-bin histogram: what a missing value becomes.
-      count: float64 (columns,), observed values; 0 where no site has the feature.
+      count: float64 (columns,), observed values; 0 where fewer than 11 people have the feature.
     """
 
     mean: NDArray[np.float32]

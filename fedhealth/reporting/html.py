@@ -179,7 +179,7 @@ def _provenance(report: Report) -> str:
 
 def _missing(report: Report) -> list[str]:
     return [
-        f"{study.study}: no site has {', '.join(study.missing_features)}"
+        f"{study.study}: fewer than 11 people have (or lack) {', '.join(study.missing_features)}"
         for study in report.studies
         if study.missing_features
     ]

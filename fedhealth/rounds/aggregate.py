@@ -27,7 +27,7 @@ class Aggregate:
       tensors: the mean update by parameter name, or in round 0 the consortium's statistics.
       metrics: pooled metrics; None where fewer than 11 people would show.
       survivors: by purpose, the sites that are in the sum.
-      missing_columns: in round 0, features of which no site has a value.
+      missing_columns: in round 0, features that too few people have to tell of.
     """
 
     tensors: Tensors = field(default_factory=dict)

@@ -103,7 +103,7 @@ def decode_sum(
 
 def _decode_moments(study: Study, vector: NDArray[np.int64]) -> Aggregate:
     columns = feature_columns(study)
-    statistics, classes = decode_statistics(vector, columns)
+    statistics, classes = decode_statistics(vector, columns, min_cell=study.evaluation.min_cell)
     if min(classes.negative, classes.positive) <= 0:
         raise PolicyError(
             f"the outcome {study.outcome_name} has one class only in the whole consortium",

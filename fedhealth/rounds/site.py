@@ -329,12 +329,14 @@ class SiteNode:
         rows, training = state.rows, ~state.rows.is_test
         columns = feature_columns(state.study)
         if plan.purpose == "moments":
-            return encode_statistics(rows.features[training], rows.labels[training], columns)
+            return encode_statistics(
+                rows.features[training], rows.labels[training], rows.person[training], columns
+            )
         weights = self._weights(manifest, state)
         statistics = self._statistics(manifest.run, state)
         if plan.purpose == "evaluation":
             scores = predict(weights, statistics, state.study, rows.features[rows.is_test])
-            return encode_scores(scores, rows.labels[rows.is_test])
+            return encode_scores(scores, rows.labels[rows.is_test], rows.person[rows.is_test])
         return self._update(manifest, state, plan, weights, statistics)
 
     def _update(

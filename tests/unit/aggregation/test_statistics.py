@@ -37,6 +37,11 @@ def rows(seed, size):
     return features, (generator.random(size) < 0.25).astype(np.float32)
 
 
+def encode(features, labels):
+    """Every row another patient's."""
+    return encode_statistics(features, labels, np.arange(len(labels)), COLUMNS)
+
+
 @pytest.fixture(scope="module")
 def sites():
     return [rows(seed, size) for seed, size in enumerate((400, 35, 1, 0, 900))]
@@ -44,7 +49,7 @@ def sites():
 
 @pytest.fixture(scope="module")
 def decoded(sites):
-    total = sum(encode_statistics(features, labels, COLUMNS) for features, labels in sites)
+    total = sum(encode(features, labels) for features, labels in sites)
     return decode_statistics(total, COLUMNS)
 
 
@@ -90,6 +95,31 @@ def test_a_column_that_nobody_has_is_named_and_harmless(decoded):
     assert not prepared[:, 4].any()
 
 
+def values_of(people, *, rows_each, value):
+    """Forty people, of whom some have a value of the first column, in several rows, and the flag."""
+    person = np.repeat(np.arange(40), rows_each)
+    features = np.full((len(person), len(COLUMNS)), np.nan, dtype=np.float32)
+    features[:, 5] = person < people
+    features[person < people, 0] = value
+    return encode_statistics(features, np.zeros(len(person)), person, COLUMNS)
+
+
+@pytest.mark.parametrize(("people", "told"), [(1, False), (10, False), (11, True), (29, True)])
+def test_what_fewer_than_eleven_people_have_is_not_told(people, told):
+    statistics, _ = decode_statistics(values_of(people, rows_each=12, value=13.37), COLUMNS)
+    assert (statistics.mean[0] == pytest.approx(13.37, abs=1e-4)) == told
+    assert (abs(statistics.median[0] - 13.37) < 0.5) == told
+    assert statistics.count[0] == (12 * people if told else 0)
+    assert ("creatinine" not in missing_columns(statistics, COLUMNS)) is told
+    assert (statistics.mean[5] > 0) == told
+    assert statistics.sd[0] > 0
+
+
+def test_a_flag_that_fewer_than_eleven_people_lack_is_not_told():
+    statistics, _ = decode_statistics(values_of(30, rows_each=1, value=1.0), COLUMNS)
+    assert "diabetes" in missing_columns(statistics, COLUMNS)
+
+
 def test_a_constant_column_has_sd_one(decoded):
     assert decoded[0].sd[3] == 1.0
     assert decoded[0].mean[3] == pytest.approx(7.0, abs=1e-4)
@@ -97,7 +127,7 @@ def test_a_constant_column_has_sd_one(decoded):
 
 def test_values_beyond_the_public_bounds_are_clipped_so_one_row_moves_an_entry_by_at_most_one_unit():
     wild = np.array([[1e9, -1e9, np.inf, -np.inf, 12.0, 1.0]], dtype=np.float32)
-    vector = encode_statistics(wild, np.ones(1, dtype=np.float32), COLUMNS)
+    vector = encode(wild, np.ones(1, dtype=np.float32))
     size = len(COLUMNS)
     assert vector.min() >= 0
     assert vector[:size].max() == 1
@@ -106,13 +136,13 @@ def test_values_beyond_the_public_bounds_are_clipped_so_one_row_moves_an_entry_b
 
 
 def test_no_rows_give_zeros_of_the_right_length():
-    vector = encode_statistics(np.zeros((0, 6), dtype=np.float32), np.zeros(0), COLUMNS)
+    vector = encode(np.zeros((0, 6), dtype=np.float32), np.zeros(0))
     assert vector.shape == (statistics_length(COLUMNS),)
     assert not vector.any()
 
 
 def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        encode_statistics(np.zeros((3, 5)), np.zeros(3), COLUMNS)
+        encode(np.zeros((3, 5)), np.zeros(3))
     with pytest.raises(ValueError, match="does not fit"):
         decode_statistics(np.zeros(9, dtype=np.int64), COLUMNS)

@@ -2,10 +2,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from fedhealth.evaluation import encode_scores, pooled_metrics, scores_length
+from fedhealth.evaluation import encode_scores as encode_rows
+from fedhealth.evaluation import pooled_metrics, scores_length
 from fedhealth.evaluation.curves import auroc_with_interval
 
 BINS = 512
+
+
+def encode_scores(scores, labels):
+    """Every row another patient's."""
+    return encode_rows(scores, labels, np.arange(len(labels)))
 
 
 def cohort(seed, rows, *, rate=0.2, signal=1.0):
@@ -64,7 +70,7 @@ def test_sites_add_up_to_the_pooled_cohort():
     assert total.dtype == np.int64
     assert total.shape == (scores_length(),)
     np.testing.assert_array_equal(total[: 2 * BINS], whole[: 2 * BINS])
-    assert np.abs(total[2 * BINS :] - whole[2 * BINS :]).max() <= len(parts)
+    assert np.abs(total[2 * BINS + 2 :] - whole[2 * BINS + 2 :]).max() <= len(parts)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,14 @@ def test_fewer_than_eleven_of_a_class_suppress_everything(positives, shown):
     assert (metrics.n_positive is not None) is shown
     values = (metrics.auroc, metrics.low, metrics.high, metrics.auprc, metrics.brier, metrics.ece)
     assert all((value is not None) is shown for value in values)
+
+
+@pytest.mark.parametrize(("people", "shown"), [(1, False), (10, False), (11, True)])
+def test_rows_of_fewer_than_eleven_people_suppress_everything(people, shown):
+    labels = (np.arange(400) % 2).astype(np.float32)
+    vector = encode_rows(np.linspace(0.01, 0.99, 400), labels, np.arange(400) % people)
+    assert pooled_metrics(vector).is_suppressed is not shown
+    assert pooled_metrics(vector).n == (400 if shown else None)
 
 
 def test_a_cohort_below_the_smallest_cell_hides_its_size():

@@ -56,7 +56,7 @@ def make_statistics(make_study):
     columns = feature_columns(make_study())
 
     def make(*sites):
-        total = sum(encode_statistics(rows.features, rows.labels, columns) for rows in sites)
+        total = sum(encode_statistics(rows.features, rows.labels, rows.person, columns) for rows in sites)
         return decode_statistics(total, columns)[0]
 
     return make
