@@ -12,6 +12,8 @@ NOT_COVERED = (
     "evaluation counts of every round: exact secure sums, metrics published from 11 people on",
     "which sites abstain, and their reason codes",
     "declared sizes: buckets in steps of the square root of two",
+    "attrition tables: each site's exact numbers of people, from 11 on",
+    "differences between runs: of two runs with and without a site, the sums differ by that site's part",
 )
 """What is computed from patients and leaves a site without noise, until the ledger charges it."""
 

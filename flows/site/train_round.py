@@ -18,5 +18,6 @@ def train_round() -> State[None]:
     opened = find_open_manifests()
     if not opened:
         return Completed(name="NothingOpen", message="nothing open")
-    outcomes = [answer(run, number) for run, number in opened]
+    states = [answer(run, number, return_state=True) for run, number in opened]
+    outcomes = [state.result() for state in states]  # all were tried; the first that failed fails this run
     return Completed(message=", ".join(sorted(set(outcomes))))
