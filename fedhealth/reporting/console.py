@@ -64,6 +64,17 @@ def trained(study: StudyReport) -> str:
     return f"{sum(site.state == 'trained' for site in study.sites)} of {len(study.sites)}"
 
 
+def gains(report: Report) -> dict[str, float]:
+    """By study, the AUROC of the weighted federated reference less that of the mean local-only model."""
+    rows = auroc_rows(report)
+    found: dict[str, float] = {}
+    for study in report.studies:
+        together, alone = (rows.get((model, study.study)) for model in ("federated", "local_mean"))
+        if together and alone and together.value is not None and alone.value is not None:
+            found[study.study] = together.value - alone.value
+    return found
+
+
 def not_covered(report: Report) -> list[str]:
     """What any of the studies releases outside its epsilon, each once."""
     return list(dict.fromkeys(each for study in report.studies for each in study.privacy.not_covered))
@@ -111,6 +122,8 @@ def _figures(report: Report) -> Table:
     for study in report.studies:
         table.add_row(f"sent per site and round, {study.study}", kilobytes(study.upload_bytes_per_site_round))
         table.add_row("model", f"{study.model.uri} ({study.model.name} version {study.model.version})")
+    for study_name, gain in gains(report).items():
+        table.add_row(f"weighted federated over local, {study_name}", f"{gain:+.3f} AUROC, neither private")
     verdict = "verified" if report.log.verified else "NOT VERIFIED"
     table.add_row("transparency log", f"{report.log.size} entries, {verdict}, root {report.log.root[:16]}…")
     return table

@@ -7,6 +7,7 @@ from fedhealth.reporting.console import (
     LABELS,
     auroc_rows,
     epsilon_text,
+    gains,
     kilobytes,
     model_order,
     not_covered,
@@ -77,9 +78,13 @@ def _summary(report: Report) -> str:
         if report.log.verified
         else '<span class="bad">NOT VERIFIED</span>'
     )
+    found = "; ".join(f"{name} {gain:+.3f}" for name, gain in gains(report).items())
+    gained = (
+        f" Weighted federated over mean local-only AUROC, neither private: {escape(found)}." if found else ""
+    )
     return (
         f"<p>{escape(took_part)}. Epsilon of all studies together: "
-        f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. Transparency log: {verdict}.</p>"
+        f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. Transparency log: {verdict}.{gained}</p>"
     )
 
 

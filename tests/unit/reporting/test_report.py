@@ -178,3 +178,12 @@ def test_the_same_report_gives_the_same_page(report):
 def test_hidden_attrition_cells_are_shown_as_hidden(report):
     page = render_html(report)
     assert "<td>80</td><td>hidden</td>" in page
+
+
+@pytest.mark.parametrize("render", [on_screen, render_html])
+@pytest.mark.parametrize(("value", "told"), [(0.676, "+0.126"), (0.5, "-0.050"), (None, None)])
+def test_what_federation_gains_over_sites_alone_is_told_as_it_is(render, value, told):
+    comparison = (row("local_mean", 0.55), row("federated", value))
+    text = render(make_report((study_report(comparison=comparison),), open_with={}))
+    assert ("over" in text and "neither private" in text) is (told is not None)
+    assert told is None or told in text
