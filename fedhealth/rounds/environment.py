@@ -22,5 +22,16 @@ def required(environ: Mapping[str, str], name: str) -> str:
 
 
 def timeouts_from(environ: Mapping[str, str]) -> Timeouts:
-    """Timeouts, with what FEDHEALTH_TIMEOUTS changes."""
-    return Timeouts(**json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}")))
+    """Timeouts, with what FEDHEALTH_TIMEOUTS changes.
+
+    Raises:
+      ConfigError: it is no JSON object of timeouts in seconds.
+    """
+    try:
+        changed = json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}"))
+        return Timeouts(**{name: float(seconds) for name, seconds in changed.items()})
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(
+            "FEDHEALTH_TIMEOUTS cannot be read",
+            f"write a JSON object of seconds, with the keys {', '.join(map(str, Timeouts.__slots__))}",
+        ) from None

@@ -23,13 +23,14 @@ def check_run_id(run: str) -> None:
     """Refuse a run id that could not be part of a key or a path.
 
     Raises:
-      ConfigError: it has other characters than letters, digits, dots, hyphens and underscores, or too many.
+      ConfigError: it has other characters than lower-case letters, digits, hyphens, underscores and single dots, or too many.
     """
     try:
         TypeAdapter(RunId).validate_python(run)
     except ValidationError:
         raise ConfigError(
-            "the run id is not valid", "use letters, digits, dots, hyphens and underscores, at most 128"
+            "the run id is not valid",
+            "use lower-case letters, digits, hyphens, underscores and dots, at most 128",
         ) from None
 
 

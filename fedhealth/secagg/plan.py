@@ -11,7 +11,7 @@ from fedhealth.errors import ProtocolError
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+RunId = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9_-]|\.[a-z0-9_-])*$", max_length=128)]
 """Part of exchange keys and of paths in a site's journal, so it has no separator and cannot climb."""
 MAX_LENGTH = 50_000_000
 """Largest vector, in entries."""

@@ -68,6 +68,8 @@ DEFAULTS_ONLY = (
     "model.shared",
     "model.heads",
     "aggregation.colluders",
+    "release",
+    "schedule",
     "erasure",
 )
 """Keys that load with their default only: nothing acts upon them yet."""

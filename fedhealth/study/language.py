@@ -83,6 +83,12 @@ class Readmission(Section):
     follow_up_days: Annotated[int, Field(ge=0)] = 30
     missing_if: tuple[MissingIf, ...] = ("died_in_stay", "left_against_advice", "transferred_acute")
 
+    @model_validator(mode="after")
+    def _everybody_is_followed_to_the_end(self) -> Self:
+        if self.follow_up_days < self.within_days:
+            raise ValueError("follow_up_days must reach within_days: who is seen for less has no label")
+        return self
+
 
 class Death(Section):
     """Death within the stay, or within so many days from the start of the index stay."""
@@ -371,6 +377,8 @@ class Shares(Section):
     def _within_the_whole(self) -> Self:
         if self.preprocessing + self.training + self.evaluation > 1.0 + 1e-9:
             raise ValueError("the shares must not exceed 1 together")
+        if self.training == 0.0:
+            raise ValueError("training needs a share, or no step of it could be noised enough")
         return self
 
 
