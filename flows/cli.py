@@ -255,7 +255,8 @@ def _one_line_errors() -> Iterator[None]:
     except FedHealthError as error:
         if _state["debug"]:
             raise
-        print(f"fedhealth: {error}", file=sys.stderr)
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        print(f"fedhealth: {error.problem}{notes}. Fix: {error.fix}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(

@@ -21,7 +21,7 @@ from fedhealth.identity import PartyKeys, SignedRoster, SiteSecrets, seed_materi
 from fedhealth.rounds.site import SiteNode
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state, rows_of
 from fedhealth.rounds.site_environment import join
-from fedhealth.rounds.site_load import harmonise_site, validate_site
+from fedhealth.rounds.site_load import harmonise_site, link_cdm, validate_site
 from fedhealth.study.spec import Study
 
 
@@ -60,15 +60,15 @@ class SiteProcess:
             )
         except DataError as error:
             record_state(self.folder, SiteDataState(passed=False, reason="data_unreadable"))
+            notes = getattr(error, "__notes__", ())
+            logging.getLogger("fedhealth.site").error("; ".join([str(error), *notes]))
             return {"state": "failed", "problem": error.problem, "fix": error.fix}
-        return {"state": "harmonised", "summary": {}}
+        return {"state": "harmonised"}
 
     def use_cdm(self, cdm: str) -> dict[str, Any]:
         """Take a folder that is OMOP already; it must carry a de-identification record."""
-        if not self.folder.cdm.exists():
-            self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.folder.cdm.symlink_to(Path(cdm).resolve(), target_is_directory=True)
-        return {"state": "harmonised", "summary": {}}
+        link_cdm(self.folder, Path(cdm))
+        return {"state": "harmonised"}
 
     def validate(self) -> dict[str, Any]:
         """The gate over the CDM."""

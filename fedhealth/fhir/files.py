@@ -63,7 +63,8 @@ def read_blocks(path: Path) -> Iterator[pa.Table]:
     """The texts of one file in blocks of about 64 MiB (a ``.json`` file: one block), with schema ``SCHEMA``.
 
     Raises:
-      DataError: the file cannot be read to its end; the message has its name and nothing of what it holds.
+      DataError: the file cannot be read to its end. Its message may leave the site and has nothing of the
+        file, not even its name (exports by patient are named after people): that is a note on it.
     """
     try:
         with _open(path) as stream:
@@ -72,10 +73,12 @@ def read_blocks(path: Path) -> Iterator[pa.Table]:
             else:
                 yield from _json(stream.read().removeprefix(_BOM))
     except (EOFError, zlib.error, OSError):
-        raise DataError(
-            f"{path.name} cannot be read to its end (code unreadable_file)",
-            "copy or export the file again, and check it with gzip -t",
-        ) from None
+        error = DataError(
+            "a FHIR file cannot be read to its end (code unreadable_file)",
+            "copy or export it again and check it with gzip -t; the site's own log has its name",
+        )
+        error.add_note(f"the file: {path}")
+        raise error from None
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -1,5 +1,6 @@
 """A site's load: FHIR to CDM, then the gate whose verdict decides whether the site takes part."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def harmonise_site(
       DataError: the data cannot be read; nothing half-written is left.
     """
     _forget_derived(folder)
+    if folder.cdm.is_symlink():
+        folder.cdm.unlink()
     return harmonize(
         fhir,
         folder.cdm,
@@ -35,6 +38,22 @@ def harmonise_site(
         validate=validate,
         progress=progress,
     )
+
+
+def link_cdm(folder: SiteFolder, cdm: Path) -> None:
+    """Take a folder that is OMOP already as the site's CDM; what was derived from an older one is dropped.
+
+    Its files are read where they lie; a CDM that was harmonised into the site's folder is removed.
+    """
+    _forget_derived(folder)
+    if folder.cdm.resolve() == cdm.resolve():
+        return
+    if folder.cdm.is_symlink():
+        folder.cdm.unlink()
+    elif folder.cdm.exists():
+        shutil.rmtree(folder.cdm)
+    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.cdm.symlink_to(cdm.resolve(), target_is_directory=True)
 
 
 def validate_site(folder: SiteFolder) -> ValidationReport:

@@ -88,10 +88,11 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_gzip_file_is_refused_by_name_and_leaves_nothing(tmp_path, damage):
+def test_a_damaged_gzip_file_is_refused_and_named_in_a_note_and_leaves_nothing(tmp_path, damage):
     source = write_files(tmp_path / "fhir", {"a.ndjson": GOOD, "b.ndjson.gz": DAMAGED[damage]})
-    with pytest.raises(DataError, match=r"b\.ndjson\.gz cannot be read to its end .*gzip -t"):
+    with pytest.raises(DataError, match=r"cannot be read to its end .*gzip -t") as caught:
         harmonize(source, tmp_path / "cdm", site="house", site_secret=SECRET, validate="off")
+    assert caught.value.__notes__ == [f"the file: {source / 'b.ndjson.gz'}"]
     assert [path.name for path in tmp_path.iterdir()] == ["fhir"]
 
 
@@ -168,7 +169,8 @@ def test_the_command_says_in_one_line_which_file_is_damaged_and_exits_with_2(tmp
     )
     said = [line for line in done.stderr.splitlines() if line.strip()]
     assert done.returncode == 2, done.stderr
-    assert said[-1].startswith("fedhealth: b.ndjson.gz cannot be read to its end")
+    assert said[-1].startswith("fedhealth: a FHIR file cannot be read to its end")
+    assert "b.ndjson.gz" in said[-1]
     assert "Fix: " in said[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "cdm").exists()
