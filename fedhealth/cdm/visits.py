@@ -7,7 +7,6 @@ import duckdb
 from fedhealth.cdm.staging import reject
 from fedhealth.vocabulary.concepts import (
     DISCHARGED_EXPIRED,
-    INPATIENT_VISITS,
     STILL_PATIENT,
     TYPE_EHR,
     VISIT_EMERGENCY_TO_INPATIENT,
@@ -18,7 +17,6 @@ from fedhealth.vocabulary.maps import ACT_CODE, ACT_PRIORITY
 from fedhealth.vocabulary.site_map import SiteSettings
 
 ADMITTED_FROM_EMERGENCY = 8870
-_INPATIENT = ", ".join(map(str, INPATIENT_VISITS))
 
 
 def define_times(database: duckdb.DuckDBPyConnection, time_zone: str) -> None:

@@ -83,11 +83,6 @@ class SitePool:
         """Names of the sites, sorted."""
         return tuple(self._lines)
 
-    @property
-    def pids(self) -> dict[str, int]:
-        """Process id by site."""
-        return {name: line.process.pid or 0 for name, line in self._lines.items()}
-
     def call(self, site: str, command: str, *arguments: Any) -> Any:
         """Run one command in a site's process and wait for what comes back.
 

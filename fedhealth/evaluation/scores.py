@@ -47,11 +47,6 @@ class Metrics:
     n: int | None = None
     n_positive: int | None = None
 
-    @property
-    def is_suppressed(self) -> bool:
-        """Whether too few people of either class were there."""
-        return self.auroc is None
-
 
 def scores_length(*, bins: int = 512) -> int:
     """Length of the vector that `encode_scores` gives."""

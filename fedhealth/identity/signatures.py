@@ -17,7 +17,6 @@ from fedhealth.identity.encoding import decode, encode, exactly
 ED25519_BYTES = 64
 MLDSA65_BYTES = 3309
 SIGNATURES_BYTES = ED25519_BYTES + MLDSA65_BYTES
-ALGORITHMS = ("ed25519", "mldsa65")
 
 
 class Signatures(BaseModel):

@@ -42,8 +42,6 @@ def prepare_store(tracking_uri: str) -> None:
       ConfigError: the URI's scheme is not one that MLflow knows here, or its folder cannot be made.
       TransportError: the store or server cannot be reached.
     """
-    import mlflow.pyfunc  # noqa: F401 - takes seconds, which the first registration is then spared
-
     connect(tracking_uri)
 
 

@@ -4,7 +4,7 @@ Everything is idempotent, as a coordinator that was killed does its last step ag
 its tag ``fedhealth.run``, a round by ``fedhealth.round``, and what was logged before stays as it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,15 +120,6 @@ class StudyRun:
         """
         with mlflow_call(f"store {path.name}"):
             self._client.log_artifact(self.mlflow_run, str(path), artifact_path=folder)
-
-    def log_figures(self, paths: Sequence[Path]) -> None:
-        """Copy plots to the run's ``figures`` folder.
-
-        Raises:
-          TransportError: as `log_artifact`.
-        """
-        for path in paths:
-            self.log_artifact(path, folder="figures")
 
     def finish(self, *, succeeded: bool) -> None:
         """Close the run as finished or failed.

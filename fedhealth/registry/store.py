@@ -162,22 +162,6 @@ class Registry:
         state = "true" if verified else "false"
         self.set_tags(name, version, {VERIFIED_TAG: state, "log_size": log_size, "log_root": log_root})
 
-    def find_latest_model(self, name: str) -> RegisteredModel | None:
-        """The highest version of a name, with the digests of its files as stored; None if there is none.
-
-        Raises:
-          TransportError: the store did not answer.
-        """
-        with mlflow_call(f"look for model {name}"):
-            found = self._client.search_model_versions(f"name = '{name}'")
-        if not found:
-            return None
-        version = max(int(each.version) for each in found)
-        digests = self.model_file_digests(name, version)
-        return RegisteredModel(
-            name=name, version=version, uri=f"models:/{name}/{version}", file_digests=digests
-        )
-
     def versions(self) -> tuple[tuple[str, int], ...]:
         """Every registered version as (name, version), sorted.
 
