@@ -63,11 +63,11 @@ def embedded_study(
         for step in (harmonise_site, validate_site, build_rows):
             step.map(launch.sites).wait()
         following = follow_runs.map(launch.sites)
+        training = [train_references.submit(run) for run in launch.runs if references]
         for run in launch.runs:
             await_run(run)
-            if references:
-                train_references(run)
-        following.wait()
+        for future in (*training, *following):
+            future.wait()
         verify_log()
         report = write_report()
     return Completed(message=f"report: {report}")

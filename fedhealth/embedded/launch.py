@@ -62,6 +62,7 @@ class Launch:
     notify: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
     _cores: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(CORES))
     _lock: Lock = field(default_factory=Lock)
+    _assisting: Lock = field(default_factory=Lock)
     _stage_done: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -133,10 +134,18 @@ class Launch:
         return len(closed) if isinstance(closed, list) else 0
 
     def train_references(self, run: str) -> int:
-        """Local-only, unprotected federated and centralised models, in the assistant's process."""
+        """Local-only, unprotected federated and centralised models, in the assistant's process.
+
+        They need the statistics of the run's round 0 and nothing later, so they train beside its rounds.
+
+        Raises:
+          FedHealthError: what the coordinator ended with before.
+        """
         study = self.studies[run]
+        while not self._closed_rounds(run) and self.coordinator.result(run) is None:
+            time.sleep(POLL_S)
         sites = tuple(site for site in self.sites if site not in self.states)
-        with self._stage("references"):
+        with self._assisting, self._stage("references"):
             rows = self.assistant.submit(
                 _references, str(self.workdir.path), sites, study.canonical(), run, self.settings.seed
             ).result()
