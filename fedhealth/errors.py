@@ -9,8 +9,11 @@ FedHealthError(problem, fix)
 └── TransportError       the network or the store failed: may be retried    exit 1
     └── MissingObjectError    an object is not (yet) on the exchange
 
-No message holds a patient value. Errors survive pickling.
+No message holds a patient value or the name of a hospital's file; a note on an error (``add_note``) may, is for the
+site's own log and screen, and goes when the error leaves the site. Errors survive pickling.
 """
+
+from typing import Self
 
 
 class FedHealthError(Exception):
@@ -30,6 +33,10 @@ class FedHealthError(Exception):
 
     def __str__(self) -> str:
         return f"{self.problem}. Fix: {self.fix}"
+
+    def for_outside(self) -> Self:
+        """The same problem and fix without notes, cause and frames, fit to leave a site."""
+        return type(self)(self.problem, self.fix)
 
 
 class ConfigError(FedHealthError):

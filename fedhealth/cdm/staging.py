@@ -74,10 +74,11 @@ def stage(database: duckdb.DuckDBPyConnection, folder: Path, *, progress: Progre
     """
     database.execute(_TABLES)
     total = 0
-    for path in find_files(folder):
+    paths = find_files(folder)
+    for number, path in enumerate(paths, 1):
         if progress is not None:
             progress(path.name)
-        for block in read_blocks(path):
+        for block in read_blocks(path, called=f"file {number} of {len(paths)}"):
             total += _take(database, block)
     _require_fhir(database, total)
     return total

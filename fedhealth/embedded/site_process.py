@@ -60,8 +60,7 @@ class SiteProcess:
             )
         except DataError as error:
             record_state(self.folder, SiteDataState(passed=False, reason="data_unreadable"))
-            notes = getattr(error, "__notes__", ())
-            logging.getLogger("fedhealth.site").error("; ".join([str(error), *notes]))
+            _log_failure("harmonise", error)
             return {"state": "failed", "problem": error.problem, "fix": error.fix}
         return {"state": "harmonised"}
 
@@ -127,13 +126,19 @@ def _answer(
     try:
         return "ok", commands[command](*arguments)
     except FedHealthError as error:
-        logging.getLogger("fedhealth.site").error("%s failed: %s", command, error)
-        return "error", error
+        _log_failure(command, error)
+        return "error", error.for_outside()
     except Exception:  # noqa: BLE001 - the process edge: the text may quote a value, so it stays here
         logging.getLogger("fedhealth.site").error("%s failed\n%s", command, traceback.format_exc())
         return "error", DataError(
             f"a site's command {command} failed", "see site.log in the folder of that site"
         )
+
+
+def _log_failure(command: str, error: FedHealthError) -> None:
+    """With the notes, which stay here."""
+    text = "".join(traceback.format_exception_only(error)).rstrip()
+    logging.getLogger("fedhealth.site").error("%s failed: %s", command, text)
 
 
 def _log_to(path: Path) -> None:

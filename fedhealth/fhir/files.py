@@ -59,12 +59,16 @@ def is_fhir_name(name: str) -> bool:
     return not name.startswith(".") and name.removesuffix(".gz").endswith(SUFFIXES)
 
 
-def read_blocks(path: Path) -> Iterator[pa.Table]:
+def read_blocks(path: Path, *, called: str) -> Iterator[pa.Table]:
     """The texts of one file in blocks of about 64 MiB (a ``.json`` file: one block), with schema ``SCHEMA``.
 
+    Args:
+      path: the file.
+      called: how an error calls it, such as ``file 3 of 12``. Errors may leave the site, and exports by
+        patient are named after people.
+
     Raises:
-      DataError: the file cannot be read to its end. Its message may leave the site and has nothing of the
-        file, not even its name (exports by patient are named after people): that is a note on it.
+      DataError: the file cannot be read to its end; its name is in a note alone.
     """
     try:
         with _open(path) as stream:
@@ -74,10 +78,13 @@ def read_blocks(path: Path) -> Iterator[pa.Table]:
                 yield from _json(stream.read().removeprefix(_BOM))
     except (EOFError, zlib.error, OSError):
         error = DataError(
-            "a FHIR file cannot be read to its end (code unreadable_file)",
-            "copy or export it again and check it with gzip -t; the site's own log has its name",
+            f"{called} cannot be read to its end (code unreadable_file)",
+            "find it in site.log or by counting the FHIR files sorted by path; copy or export it again, "
+            "and check it with gzip -t",
         )
-        error.add_note(f"the file: {path}")
+        error.add_note(
+            f"the file: {str(path)!r}"
+        )  # quoted: a name may hold line ends and bytes that are no text
         raise error from None
 
 

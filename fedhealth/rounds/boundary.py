@@ -1,7 +1,7 @@
 """The patient boundary of a site's worker: what an orchestrator may hear of a failure.
 
 An orchestrator stores exception texts and chains. Libraries quote values in theirs; so everything but our
-own errors is replaced, and even ours lose their chain. Details go to the site's own log file.
+own errors is replaced, and even ours lose their chain and notes. Details go to the site's own log file.
 """
 
 import functools
@@ -27,7 +27,7 @@ def at_the_boundary(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except FedHealthError as error:
             _note(traceback.format_exc())
-            outward: FedHealthError = type(error)(error.problem, error.fix)
+            outward: FedHealthError = error.for_outside()
         except Exception:  # noqa: BLE001 - the process edge: the text may quote a value
             _note(traceback.format_exc())
             outward = DataError(
@@ -47,5 +47,5 @@ def _note(text: str) -> None:
     path = Path(folder) / "site.log"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "a") as log:
+    with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as log:
         log.write(text)

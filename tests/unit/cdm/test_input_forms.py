@@ -89,10 +89,12 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_gzip_file_is_refused_and_named_in_a_note_and_leaves_nothing(tmp_path, damage):
-    source = write_files(tmp_path / "fhir", {"a.ndjson": GOOD, "b.ndjson.gz": DAMAGED[damage]})
-    with pytest.raises(DataError, match=r"cannot be read to its end .*gzip -t") as caught:
+    source = write_files(
+        tmp_path / "fhir", {"c.ndjson": GOOD, "b.ndjson.gz": DAMAGED[damage], "a.json": GOOD}
+    )
+    with pytest.raises(DataError, match=r"^file 2 of 3 cannot be read to its end .*gzip -t") as caught:
         harmonize(source, tmp_path / "cdm", site="house", site_secret=SECRET, validate="off")
-    assert caught.value.__notes__ == [f"the file: {source / 'b.ndjson.gz'}"]
+    assert caught.value.__notes__ == [f"the file: '{source / 'b.ndjson.gz'}'"]
     assert [path.name for path in tmp_path.iterdir()] == ["fhir"]
 
 
@@ -169,7 +171,7 @@ def test_the_command_says_in_one_line_which_file_is_damaged_and_exits_with_2(tmp
     )
     said = [line for line in done.stderr.splitlines() if line.strip()]
     assert done.returncode == 2, done.stderr
-    assert said[-1].startswith("fedhealth: a FHIR file cannot be read to its end")
+    assert said[-1].startswith("fedhealth: file 1 of 1 cannot be read to its end")
     assert "b.ndjson.gz" in said[-1]
     assert "Fix: " in said[-1]
     assert "Traceback" not in done.stderr

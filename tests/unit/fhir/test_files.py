@@ -52,7 +52,7 @@ def test_lines_are_the_same_whatever_the_size_of_a_block(tmp_path, monkeypatch, 
     data = b"\xef\xbb\xbf" + '{"name":"Ödön"}\n\n{"b":2}\n{"c":3}'.encode()
     path = write_files(tmp_path, {"a.ndjson": data}) / "a.ndjson"
     monkeypatch.setattr("fedhealth.fhir.files.BLOCK_BYTES", max(size, 3))  # a byte order mark has three
-    found = [row for block in read_blocks(path) for row in texts(block)]
+    found = [row for block in read_blocks(path, called="a file") for row in texts(block)]
     assert [(line, json.loads(text)) for line, text in found] == [
         (1, {"name": "Ödön"}),
         (3, {"b": 2}),
@@ -69,15 +69,17 @@ def test_a_json_file_is_one_text_unless_its_first_line_is_a_whole_object(tmp_pat
         "none.json": b" ",
     }
     write_files(tmp_path, files)
-    counts = {name: sum(block.num_rows for block in read_blocks(tmp_path / name)) for name in files}
+    blocks = {name: read_blocks(tmp_path / name, called=name) for name in files}
+    counts = {name: sum(block.num_rows for block in found) for name, found in blocks.items()}
     assert counts == {"one.json": 1, "many.json": 2, "broken.json": 1, "none.json": 0}
 
 
 def test_an_unreadable_file_is_named_in_a_note_alone(tmp_path):
     path = write_files(tmp_path, {"a-person.ndjson.gz": b"SECRETWORD"}) / "a-person.ndjson.gz"
     with pytest.raises(DataError) as caught:
-        list(read_blocks(path))
-    assert caught.value.__notes__ == [f"the file: {path}"]
+        list(read_blocks(path, called="file 3 of 12"))
+    assert caught.value.problem.startswith("file 3 of 12 cannot be read")
+    assert caught.value.__notes__ == [f"the file: '{path}'"]
     assert "a-person" not in str(caught.value)
     assert "SECRETWORD" not in str(caught.value)
     assert caught.value.__cause__ is None
