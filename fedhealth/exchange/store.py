@@ -11,9 +11,10 @@ from typing import Protocol
 from fedhealth.errors import ConfigError, ProtocolError
 
 MAX_KEY_CHARACTERS = 512
-_SEGMENT = r"[a-z0-9_-](?:[a-z0-9_-]|\.(?!\.))*"
-_KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*\Z")
-_PREFIX = re.compile(rf"(?:{_SEGMENT}/)*(?:{_SEGMENT})?\Z")
+SEGMENT = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?"
+"""A regular expression without look-ahead, which pydantic's do not have."""
+_KEY = re.compile(rf"{SEGMENT}(?:/{SEGMENT})*\Z")
+_PREFIX = re.compile(rf"(?:{SEGMENT}/)*(?:{SEGMENT})?\Z")
 
 
 class Exchange(Protocol):

@@ -23,14 +23,15 @@ def check_run_id(run: str) -> None:
     """Refuse a run id that could not be part of a key or a path.
 
     Raises:
-      ConfigError: it has other characters than lower-case letters, digits, hyphens, underscores and single dots, or too many.
+      ConfigError: it is no segment of an exchange key (lower-case letters, digits, hyphens, underscores, single
+        dots), or too long.
     """
     try:
         TypeAdapter(RunId).validate_python(run)
     except ValidationError:
         raise ConfigError(
             "the run id is not valid",
-            "use lower-case letters, digits, hyphens, underscores and dots, at most 128",
+            "use lower-case letters, digits, hyphens, underscores and single dots, at most 128",
         ) from None
 
 

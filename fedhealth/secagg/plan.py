@@ -8,11 +8,12 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedhealth.errors import ProtocolError
+from fedhealth.exchange.store import SEGMENT
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-RunId = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9_-]|\.[a-z0-9_-])*$", max_length=128)]
-"""Part of exchange keys and of paths in a site's journal, so it has no separator and cannot climb."""
+RunId = Annotated[str, Field(pattern=rf"^{SEGMENT}$", max_length=128)]
+"""A segment of exchange keys and of paths in a site's journal, so it has no separator and cannot climb."""
 MAX_LENGTH = 50_000_000
 """Largest vector, in entries."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]

@@ -7,13 +7,13 @@ from fedhealth.rounds.environment import timeouts_from
 from fedhealth.rounds.objects import check_run_id, round_key
 
 
-@pytest.mark.parametrize("run", ["r", "run-1", "demo-30d-20260102-030405-006", "a.b_c", "7"])
+@pytest.mark.parametrize("run", ["r", "run-1", "demo-30d-20260102-030405-006", "a.b_c", "7", "a.", "-a"])
 def test_a_valid_run_id_makes_a_key(run):
     check_run_id(run)
     check_key(round_key(run, 0, "manifest"))
 
 
-@pytest.mark.parametrize("run", ["", "Run-1", "a..b", "../up", "a/b", ".a", "a.", "-a", "a b", "a" * 129])
+@pytest.mark.parametrize("run", ["", "Run-1", "a..b", "../up", "a/b", ".a", "a b", "a\n", "a" * 129])
 def test_a_run_id_that_no_key_can_hold_is_refused(run):
     with pytest.raises(ConfigError, match="the run id is not valid"):
         check_run_id(run)
