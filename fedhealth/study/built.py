@@ -52,6 +52,7 @@ BUILT = (
     Built("aggregation.mode", ("masks",)),
     Built("aggregation.ring_bits", (32,)),
     Built("aggregation.robust", ("none",)),
+    Built("evaluation.min_cell", (11,)),
 )
 """Keys of which only some values are built."""
 

@@ -4,7 +4,7 @@ Strict, frozen, unknown keys forbidden. The language is wider than what is built
 `fedhealth.study.built` refuses the rest with one line.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -75,12 +75,17 @@ class Prediction(Section):
 MissingIf = Literal["died_in_stay", "left_against_advice", "transferred_acute"]
 
 
+def _as_long_as_the_label(section: dict[str, Any]) -> int:
+    days: int = section.get("within_days", 30)  # not there when it was refused
+    return days
+
+
 class Readmission(Section):
     """An unplanned inpatient stay that starts within so many days after discharge."""
 
     kind: Literal["readmission"]
     within_days: Count = 30
-    follow_up_days: Annotated[int, Field(ge=0)] = 30
+    follow_up_days: Count = Field(default_factory=_as_long_as_the_label)
     missing_if: tuple[MissingIf, ...] = ("died_in_stay", "left_against_advice", "transferred_acute")
 
     @model_validator(mode="after")

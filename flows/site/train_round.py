@@ -1,8 +1,8 @@
 """train_round: a site answers every round that is open for it.
 
-Runs on the site's own worker (FEDHEALTH_EXCHANGE, FEDHEALTH_SITE, FEDHEALTH_SITE_DIR). The coordinator starts it once per
-round; started by hand or by a schedule of your own it ends with "nothing open" when there is nothing to do. Killed halfway, it
-goes on within the open sum with the same bytes.
+Runs on the site's own worker (FEDHEALTH_EXCHANGE, FEDHEALTH_SITE, FEDHEALTH_SITE_DIR). The coordinator starts it
+once per round; prefect.yaml gives it no schedule. Started by hand with no round open it ends with "nothing open".
+Killed halfway, it goes on within the open sum with the same bytes.
 """
 
 from prefect import flow

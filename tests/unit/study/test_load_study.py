@@ -75,6 +75,13 @@ def test_the_digest_is_that_of_the_meaning(tmp_path: Path) -> None:
     assert list(json.loads(plain.canonical())) == sorted(json.loads(plain.canonical()))
 
 
+def test_a_readmission_is_followed_as_long_as_its_label_reaches(tmp_path: Path) -> None:
+    yearly = {"kind": "readmission", "within_days": 365}
+    plain = load_study(written(tmp_path, outcomes={"r": yearly}))
+    spelt_out = load_study(written(tmp_path, outcomes={"r": {**yearly, "follow_up_days": 365}}))
+    assert plain.digest == spelt_out.digest
+
+
 @pytest.mark.parametrize(
     ("sections", "key", "fix"),
     [
@@ -95,7 +102,12 @@ def test_the_digest_is_that_of_the_meaning(tmp_path: Path) -> None:
         ),
         ({"outcomes": {"r": {"within_days": 3}}}, "outcomes.r", "outcomes.r.kind"),
         ({"outcomes": {"r": {"kind": "death", "within": "stay"}}}, "death", "change one"),
-        ({"outcomes": {"r": {"kind": "readmission", "within_days": 365}}}, "outcomes.r", "change outcomes.r"),
+        (
+            {"outcomes": {"r": {"kind": "readmission", "within_days": 365, "follow_up_days": 30}}},
+            "follow_up_days must reach within_days",
+            "change outcomes.r",
+        ),
+        ({"outcomes": {"r": {"kind": "readmission", "within_days": 0}}}, "within_days", "change outcomes.r"),
         ({"privacy": {"shares": {"training": 0.0}}}, "privacy.shares", "change privacy.shares"),
         ({"name": "Has Spaces"}, "name", "change name"),
         ({"features": {"window_h": [-48, 1]}}, "features", "change features"),
@@ -128,6 +140,7 @@ def test_what_breaks_the_language_is_one_line(
         ({"features": {"series": {"steps": 24}}}, "features.series"),
         ({"features": {"conditions": [{"name": "d", "codes": ["x|E11*"]}]}}, "features.conditions"),
         ({"evaluation": {"subgroups": ["sex"]}}, "evaluation.subgroups"),
+        ({"evaluation": {"min_cell": 20}}, "evaluation.min_cell"),
         ({"erasure": "keep"}, "erasure"),
         ({"release": {"reviewers": 7}}, "release"),
         ({"schedule": {"cron": "0 3 * * *"}}, "schedule"),
