@@ -17,7 +17,6 @@ from fedhealth.study.spec import Study
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
-VERIFIED_TAG = "verified"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the MLflow UI open an experiment on its training runs."""
 
@@ -152,15 +151,6 @@ class Registry:
         with mlflow_call(f"tag model {name} version {version}"):
             for key, value in tags.items():
                 self._client.set_model_version_tag(name, str(version), key, str(value))
-
-    def set_verified(self, name: str, version: int, *, verified: bool, log_size: int, log_root: str) -> None:
-        """Record on a version whether its log verified, and against which checkpoint.
-
-        Raises:
-          TransportError: MLflow did not take it.
-        """
-        state = "true" if verified else "false"
-        self.set_tags(name, version, {VERIFIED_TAG: state, "log_size": log_size, "log_root": log_root})
 
     def versions(self) -> tuple[tuple[str, int], ...]:
         """Every registered version as (name, version), sorted.

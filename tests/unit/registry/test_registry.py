@@ -223,13 +223,13 @@ def test_nothing_in_a_version_is_pickled(
         assert not _is_pickle(stored.read_bytes()), path
 
 
-def test_a_verdict_is_kept_on_the_version(
+def test_a_tag_set_later_is_kept_on_the_version_in_place_of_the_earlier(
     registry: Registry, run: StudyRun, weights: Weights, statistics: Statistics, study: Study
 ) -> None:
     model = registry.register(run, weights, statistics, study, metrics={}, tags={})
-    registry.set_verified(model.name, model.version, verified=True, log_size=31, log_root="cd")
-    tags = registry.model_tags(model.name, model.version)
-    assert (tags["verified"], tags["log_size"], tags["log_root"]) == ("true", "31", "cd")
+    registry.set_tags(model.name, model.version, {"log_index": 30})
+    registry.set_tags(model.name, model.version, {"log_index": 31})
+    assert registry.model_tags(model.name, model.version)["log_index"] == "31"
 
 
 def test_reports_become_artifacts(run: StudyRun, tmp_path: Path, workdir: Path) -> None:
