@@ -40,7 +40,7 @@ def plan_local(study: Study, *, declared_patients: int) -> LocalPlan:
         bucket (`fedhealth.privacy.buckets`), so the plan does not tell the count.
 
     Raises:
-      ConfigError: the privacy mode is not built.
+      ConfigError: the privacy mode is not built, or no noise is enough for the budget.
       ValueError: fewer than one patient.
     """
     is_private = study.privacy.mode != "none"
@@ -54,15 +54,25 @@ def plan_local(study: Study, *, declared_patients: int) -> LocalPlan:
     steps = study.training.local.steps or math.ceil(size / batch) * (study.training.local.epochs or 1)
     noise = None
     if is_private:
-        noise = noise_multiplier_for(
-            epsilon=study.privacy.epsilon * study.privacy.shares.training,
-            delta=study.privacy.delta,
-            sampling_probability=probability,
-            steps=steps * study.training.rounds,
-        )
+        noise = _noise(study, sampling_probability=probability, steps=steps * study.training.rounds)
     return LocalPlan(
         sampling_probability=probability, steps=steps, noise_multiplier=noise, expected_batch_size=batch
     )
+
+
+def _noise(study: Study, *, sampling_probability: float, steps: int) -> float:
+    try:
+        return noise_multiplier_for(
+            epsilon=study.privacy.epsilon * study.privacy.shares.training,
+            delta=study.privacy.delta,
+            sampling_probability=sampling_probability,
+            steps=steps,
+        )
+    except ValueError:
+        raise ConfigError(
+            "no noise is enough for the training's part of epsilon",
+            "raise privacy.epsilon or privacy.shares.training, or train fewer rounds",
+        ) from None
 
 
 def local_seed(seed: int, *, site: str, number: int) -> int:

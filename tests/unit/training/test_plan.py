@@ -1,5 +1,6 @@
 import pytest
 
+from fedhealth.errors import ConfigError
 from fedhealth.privacy.accounting import epsilon_spent
 from fedhealth.training.plan import local_seed, plan_local
 
@@ -44,6 +45,12 @@ def test_without_privacy_there_is_no_noise_and_no_bucket(make_study):
     plan = plan_local(make_study(privacy=NONE), declared_patients=300)
     assert plan.noise_multiplier is None
     assert plan.sampling_probability == 16 / 300
+
+
+@pytest.mark.parametrize("privacy", [{"epsilon": 1e-6}, {"shares": {"training": 1e-9}}])
+def test_a_budget_for_which_no_noise_is_enough_is_a_clear_error(make_study, privacy):
+    with pytest.raises(ConfigError, match="no noise is enough"):
+        plan_local(make_study(privacy=privacy), declared_patients=300)
 
 
 def test_no_patients_cannot_be_planned(make_study):
