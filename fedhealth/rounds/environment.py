@@ -1,10 +1,16 @@
 """What a process is told by its environment variables."""
 
-import json
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from fedhealth.config import Timeouts
 from fedhealth.errors import ConfigError
+
+_SECONDS = TypeAdapter(
+    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]], config=ConfigDict(strict=True)
+)
 
 
 def required(environ: Mapping[str, str], name: str) -> str:
@@ -28,9 +34,8 @@ def timeouts_from(environ: Mapping[str, str]) -> Timeouts:
       ConfigError: it is no JSON object of timeouts in seconds.
     """
     try:
-        changed = json.loads(environ.get("FEDHEALTH_TIMEOUTS", "{}"))
-        return Timeouts(**{name: float(seconds) for name, seconds in changed.items()})
-    except (ValueError, TypeError, AttributeError):
+        return Timeouts(**_SECONDS.validate_json(environ.get("FEDHEALTH_TIMEOUTS", "{}")))
+    except (ValueError, TypeError):  # no such JSON; no such timeout
         raise ConfigError(
             "FEDHEALTH_TIMEOUTS cannot be read",
             f"write a JSON object of seconds, with the keys {', '.join(map(str, Timeouts.__slots__))}",

@@ -26,8 +26,15 @@ def test_timeouts_are_changed_by_name():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "5", '{"patience": 3}', '{"poll_s": "soon"}', '{"poll_s": null}']
+    "seconds",
+    ['"soon"', '"5"', "null", "true", "-1", "NaN", "Infinity", "1e999", "1" + "0" * 400, "[" * 9999],
 )
+def test_a_timeout_that_is_no_number_of_seconds_is_a_clear_error(seconds):
+    with pytest.raises(ConfigError, match="FEDHEALTH_TIMEOUTS cannot be read"):
+        timeouts_from({"FEDHEALTH_TIMEOUTS": f'{{"poll_s": {seconds}}}'})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"patience": 3}'])
 def test_timeouts_that_cannot_be_read_are_a_clear_error(text):
     with pytest.raises(ConfigError, match="FEDHEALTH_TIMEOUTS cannot be read") as caught:
         timeouts_from({"FEDHEALTH_TIMEOUTS": text})
