@@ -82,9 +82,8 @@ def read_blocks(path: Path, *, called: str) -> Iterator[pa.Table]:
             "find it in site.log or by counting the FHIR files sorted by path; copy or export it again, "
             "and check it with gzip -t",
         )
-        error.add_note(
-            f"the file: {str(path)!r}"
-        )  # quoted: a name may hold line ends and bytes that are no text
+        # quoted: a name may hold line ends and bytes that are no text
+        error.add_note(f"the file: {str(path)!r}")
         raise error from None
 
 
