@@ -314,7 +314,7 @@ def run_id(study: Study, now: datetime) -> str:
 def _start_coordinator(
     settings: LaunchSettings, workdir: Workdir, runs: dict[str, Path]
 ) -> CoordinatorProcess:
-    from fedhealth.registry import artifact_folder, store_uri
+    from fedhealth.registry import artifact_folder, choose_store
 
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment |= _environment.get(LaunchEnvironment()).variables
@@ -324,7 +324,7 @@ def _start_coordinator(
     return CoordinatorProcess(
         folder=workdir.coordinator,
         exchange=hasty_url(workdir.exchange),
-        tracking_uri=environment.pop("MLFLOW_TRACKING_URI", store_uri(workdir.path)),
+        tracking_uri=choose_store(workdir.path, environment.pop("MLFLOW_TRACKING_URI", None)),
         artifacts=artifact_folder(workdir.path),
         seed=settings.seed,
         runs=tuple(PlannedRun(run=run, study_file=path) for run, path in runs.items()),

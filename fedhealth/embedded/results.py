@@ -16,7 +16,7 @@ from fedhealth.exchange import open_exchange, read_object
 from fedhealth.features.rows import Rows, load_rows
 from fedhealth.identity import SignedRoster
 from fedhealth.models.statistics import Statistics
-from fedhealth.registry import Registry, artifact_folder, store_uri
+from fedhealth.registry import Registry, artifact_folder, choose_store, store_uri
 from fedhealth.reporting import StudyReport, make_report, render_html, write_report_json
 from fedhealth.reporting.report import (
     ComparisonRow,
@@ -85,8 +85,9 @@ def _open_with(workdir: Workdir) -> dict[str, str]:
     mlflow, prefect, fedhealth = (
         quote(str(Path(sys.executable).parent / name)) for name in ("mlflow", "prefect", "fedhealth")
     )
+    uri = choose_store(workdir.path, None)
     return {
-        "MLflow UI": f"{mlflow} server --backend-store-uri {quote(store_uri(workdir.path))}",
+        "MLflow UI": uri if _is_server(uri) else f"{mlflow} server --backend-store-uri {quote(uri)}",
         "Prefect UI": f"PREFECT_HOME={quote(str(workdir.prefect))} {prefect} server start",
         "Verify": f"{fedhealth} audit verify {quote(str(workdir.path))}",
     }
@@ -177,8 +178,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
+def _is_server(tracking_uri: str) -> bool:
+    return tracking_uri.startswith("http")
+
+
+def _registry(workdir: Workdir) -> Registry:
+    """The store that the working directory's runs are in, wherever it is."""
+    uri = choose_store(workdir.path, None)
+    return Registry(uri, artifact_root=None if _is_server(uri) else artifact_folder(workdir.path))
+
+
 def _attach(workdir: Workdir, results: tuple[StudyResult, ...]) -> None:
-    registry = Registry(store_uri(workdir.path), artifact_root=artifact_folder(workdir.path))
+    registry = _registry(workdir)
     for result in results:
         told = json.loads(result.coordinator)
         run = registry.start_study_run(told["study"], told["run"], params={}, tags={})
@@ -225,9 +236,13 @@ def _reported_checkpoint(workdir: Workdir) -> Checkpoint | None:
 
 
 def _registered(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Files and tags of every version that the log of this working directory releases."""
-    registry = Registry(store_uri(workdir.path), artifact_root=artifact_folder(workdir.path))
+    """Files and tags of every version in the working directory's own store; in a shared one, of its runs' versions."""
+    registry = _registry(workdir)
     versions = registry.versions()
+    if choose_store(workdir.path, None) != store_uri(workdir.path):
+        results = (json.loads(path.read_bytes()) for path in workdir.coordinator.glob("runs/*/result.json"))
+        models = [result["model"] for result in results]
+        versions = tuple((model["name"], int(model["version"])) for model in models)
     files = {f"{name}/{version}": registry.model_file_digests(name, version) for name, version in versions}
     tags = {f"{name}/{version}": registry.model_tags(name, version) for name, version in versions}
     return files, tags

@@ -1,6 +1,6 @@
 """The registry: runs, lineage and models in MLflow. Only this package imports MLflow, when used."""
 
-from fedhealth.registry.connection import artifact_folder, prepare_store, store_uri
+from fedhealth.registry.connection import artifact_folder, choose_store, prepare_store, store_uri
 from fedhealth.registry.models import RegisteredModel
 from fedhealth.registry.runs import StudyRun
 from fedhealth.registry.store import Registry, RunSummary
@@ -11,6 +11,7 @@ __all__ = [
     "RunSummary",
     "StudyRun",
     "artifact_folder",
+    "choose_store",
     "prepare_store",
     "store_uri",
 ]

@@ -27,6 +27,34 @@ def store_uri(workdir: Path) -> str:
     return f"{_SQLITE}{(workdir / 'mlflow' / 'mlflow.db').resolve()}"
 
 
+def choose_store(workdir: Path, asked: str | None) -> str:
+    """The tracking URI of a working directory's runs: the first choice stays, in a file that only its owner reads.
+
+    Args:
+      workdir: the working directory.
+      asked: the URI that a user asks for, or None.
+
+    Raises:
+      ConfigError: earlier runs of the working directory are in another store.
+    """
+    kept = workdir / "mlflow" / "tracking-uri"
+    own = store_uri(workdir)
+    if kept.exists() or (workdir / "mlflow" / "mlflow.db").exists():
+        chosen = kept.read_text() if kept.exists() else own
+        if asked not in (None, chosen):
+            raise ConfigError(
+                "the runs of this working directory are in another MLflow store than MLFLOW_TRACKING_URI names",
+                "unset MLFLOW_TRACKING_URI, or name a new --workdir",
+            )
+        return chosen
+    if asked is None or asked == own:
+        return own
+    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept.touch(mode=0o600)  # a URI may hold a password
+    kept.write_text(asked)
+    return asked
+
+
 def artifact_folder(workdir: Path) -> Path:
     """Folder of the artifacts that belong to `store_uri`."""
     return (workdir / "mlflow" / "artifacts").resolve()

@@ -1,5 +1,6 @@
 """A real ``mlflow server`` on PostgreSQL that proxies its artifacts: record, register, load back."""
 
+import json
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from fedhealth.models.statistics import Statistics
 from fedhealth.registry import Registry
 from fedhealth.study import Study, load_study
 from fedhealth.study.columns import feature_columns
+from fedhealth.synthetic import write_consortium
 
 STUDY_FILE = Path(__file__).parents[2] / "infra" / "studies" / "demo-readmission.yaml"
 _START_S = 120
@@ -77,6 +79,52 @@ def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path)
 @pytest.fixture(scope="module")
 def study() -> Study:
     return load_study(STUDY_FILE)
+
+
+@pytest.mark.slow
+def test_an_embedded_run_is_recorded_attached_and_verified_on_a_server(server: str, tmp_path: Path) -> None:
+    write_consortium(tmp_path / "data", hospitals=3, patients=60, seed=5)
+    text = STUDY_FILE.read_text().replace("rounds: 10", "rounds: 1")
+    (tmp_path / "study.yaml").write_text(text.replace("name: demo-readmission-30d", "name: on-a-server"))
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        dropped = ("PREFECT_", "MLFLOW_", "FEDHEALTH_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        command = [str(Path(sys.executable).parent / "fedhealth"), *arguments]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=kept | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    consortium = ("--consortium", "data/consortium.yaml")
+    ran = run("study", "run", "study.yaml", *consortium, "--workdir", "work", MLFLOW_TRACKING_URI=server)
+    assert ran.returncode == 0, ran.stderr
+    assert server in ran.stdout
+    assert not (tmp_path / "work" / "mlflow" / "mlflow.db").exists()
+    registry = Registry(server, artifact_root=None)
+    assert ("on-a-server", 1) in registry.versions()
+    assert json.loads((tmp_path / "work" / "report.json").read_text())["log"]["verified"] is True
+    assert run("audit", "verify", "work").returncode == 0
+    with urllib.request.urlopen(
+        f"{server}/api/2.0/mlflow/experiments/get-by-name?experiment_name=on-a-server"
+    ) as got:
+        experiment = json.load(got)["experiment"]["experiment_id"]
+    request = urllib.request.Request(
+        f"{server}/api/2.0/mlflow/runs/search",
+        data=json.dumps({"experiment_ids": [experiment]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as got:
+        runs = json.load(got)["runs"]
+    study_runs = [each["info"]["run_id"] for each in runs if "round" not in each["info"]["run_name"]]
+    assert len(study_runs) == 1
+    with urllib.request.urlopen(f"{server}/api/2.0/mlflow/artifacts/list?run_id={study_runs[0]}") as got:
+        assert {"report.html", "report.json"} <= {each["path"] for each in json.load(got)["files"]}
 
 
 @pytest.mark.slow
