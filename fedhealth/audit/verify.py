@@ -1,9 +1,11 @@
 """Check a whole history offline: every log entry, exchange object and released file.
 
 Needs the exchange (or a copy), the pinned roster's digest and, for models, what the
-caller read from the registry. It trusts no server and no clock.
+caller read from the registry. It trusts no server and no clock. Released weights must be those
+that the manifest of the run's last round names.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -34,6 +36,8 @@ from fedhealth.exchange.envelope import LIMITS, Limits, unseal
 from fedhealth.exchange.store import Exchange
 from fedhealth.identity.roster import Roster, SignedRoster
 
+MANIFEST = "/manifest"
+WEIGHTS = f"{MODEL_PREFIX}artifacts/weights.safetensors"
 _OBJECT_FOLDERS = ("studies/", "runs/", "epochs/")
 _NOTES = frozenset({"uncovered", "unknown"})
 
@@ -146,8 +150,7 @@ def verify_exchange(
     _check_checkpoints(audit, expected_checkpoint)
     _check_objects(audit)
     _check_subjects(audit)
-    if model_files is not None or model_tags is not None:
-        _check_releases(audit, model_files, model_tags)
+    _check_releases(audit, model_files, model_tags)
     return AuditResult(
         ok=all(finding.is_note for finding in audit.findings),
         findings=tuple(audit.findings),
@@ -243,13 +246,14 @@ def _check_releases(
     model_files: Mapping[str, Mapping[str, str]] | None,
     model_tags: Mapping[str, Mapping[str, str]] | None,
 ) -> None:
-    """Step 6: the registry holds exactly what the release entries say."""
+    """Step 6: a release is of its run's model, and the registry holds exactly what its entry says."""
     released: set[str] = set()
     for entry in audit.entries:
         if entry.statement.kind is not StatementKind.RELEASE:
             continue
         model = str(entry.statement.predicate.get("model", ""))
         released.add(model)
+        _check_manifest(audit, model, entry)
         if model_files is not None:
             recorded = {
                 name.removeprefix(MODEL_PREFIX): digest
@@ -261,6 +265,28 @@ def _check_releases(
             _compare(audit, model, _expected_tags(entry), model_tags.get(model), exactly=False)
     for model in sorted((set(model_files or ()) | set(model_tags or ())) - released):
         audit.found("release", model, "is in the registry, but no log entry releases it")
+
+
+def _check_manifest(audit: _Audit, model: str, entry: Entry) -> None:
+    """The weights released are the model that the last round of a run was opened with."""
+    subjects = entry.statement.subjects
+    manifests = [name for name in subjects if name.endswith(MANIFEST)]
+    if len(manifests) != 1:
+        audit.found("release", model, "names no manifest of a round, so that nothing ties it to a run")
+    elif manifests[0] in audit.digests:
+        data = audit.exchange.get(manifests[0], max_bytes=audit.limits.max_bytes)
+        payload = unseal(data, roster=audit.roster, limits=audit.limits).payload
+        if subjects.get(WEIGHTS) is None or _named_model(payload) != subjects[WEIGHTS]:
+            audit.found("release", model, f"its weights are not the model of {manifests[0]}")
+
+
+def _named_model(manifest: bytes) -> object:
+    """The digest of the model that a manifest names; None where it names none."""
+    try:
+        told = json.loads(manifest)
+    except ValueError:
+        return None
+    return told.get("model_digest") if isinstance(told, dict) else None
 
 
 def _expected_tags(entry: Entry) -> dict[str, str]:

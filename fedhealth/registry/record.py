@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fedhealth.registry.store import Registry
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.objects import last_round
+from fedhealth.rounds.objects import last_round, round_key
 from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.study.spec import Study
 
@@ -100,9 +101,17 @@ class StudyRecord:
             model,
             files=files,
             tags=digests,
-            objects={},
+            objects=self._made_from(),
             settings={"run": self.run, "study_digest": study.digest},
         )
+
+    def _made_from(self) -> dict[str, str]:
+        """Digests of the statistics' aggregate and of the last manifest, which names the model: an audit compares them."""
+        keys = (
+            round_key(self.run, 0, "aggregate"),
+            round_key(self.run, last_round(self.study), "manifest"),
+        )
+        return {key: sha256(self.node.board.exchange.get(key)).hexdigest() for key in keys}
 
     def _write_result(
         self,

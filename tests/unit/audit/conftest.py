@@ -1,5 +1,6 @@
 """A small, real history: a study, two rounds of posts by three sites, a released model."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,8 +99,13 @@ def _write(history: History) -> None:
     log.append("roster", {}, {ROSTER_SUBJECT: hub.roster.digest})
     study_key = "studies/readmission/abc/study"
     log.append("study", {}, {study_key: hub.post(study_key, kind="study", payload=b"{}")})
+    weights = sha256(history.files["artifacts/weights.safetensors"]).hexdigest()
+    tags = {"fedhealth.weights_digest": weights}
+    manifest = "runs/r1/rounds/2/manifest"
+    payload = json.dumps({"model_digest": weights}).encode()
+    made_from = {manifest: hub.post(manifest, kind="manifest", payload=payload, run="r1", round=2)}
     for round_ in (0, 1):
-        subjects = {}
+        subjects = dict(made_from) if round_ else {}
         for name in SITES:
             key = f"runs/r1/sums/{round_}/update/0/0/masked/{name}"
             payload = f"{name}{round_}".encode() * 40
@@ -108,12 +114,11 @@ def _write(history: History) -> None:
             )
         log.append("round", {"round": round_, "survivors": len(SITES)}, subjects)
         log.checkpoint()
-    tags = {"fedhealth.weights_digest": sha256(history.files["artifacts/weights.safetensors"]).hexdigest()}
     index = log.append_release(
         MODEL,
         files={path: sha256(data).hexdigest() for path, data in history.files.items()},
         tags=tags,
-        objects={},
+        objects=made_from,
         settings={"epsilon": 8.0},
     )
     log.checkpoint()

@@ -14,7 +14,7 @@ from fedhealth.identity import PartyKeys, Roster
 
 ENTRIES = [f"log/entries/{index:08d}" for index in range(5)]
 CHECKPOINTS = [f"log/checkpoints/{size:08d}" for size in (3, 4, 5)]
-OBJECTS = ["studies/readmission/abc/study"] + [
+OBJECTS = ["runs/r1/rounds/2/manifest", "studies/readmission/abc/study"] + [
     f"runs/r1/sums/{round_}/update/0/0/masked/{name}"
     for round_ in (0, 1)
     for name in ("north", "south", "west")
@@ -151,6 +151,25 @@ def test_an_edited_tag_is_found(history: Any, tag: str, value: str | None) -> No
 def test_a_tag_that_the_release_does_not_name_is_free(history: Any) -> None:
     history.tags["owner"] = "cardiology"
     assert history.audit().ok
+
+
+def test_weights_that_are_not_the_model_of_the_run_are_found(history: Any) -> None:
+    from fedhealth.audit.log import TransparencyLog
+
+    hub = history.boards["hub"]
+    log = TransparencyLog(history.exchange, hub)
+    manifest = "runs/r2/rounds/2/manifest"
+    payload = b'{"model_digest": "' + b"0" * 64 + b'"}'
+    posted = hub.post(manifest, kind="manifest", payload=payload, run="r2", round=2)
+    for objects in ({manifest: posted}, {}):
+        weights = {"artifacts/weights.safetensors": "1" * 64}
+        log.append_release("other/1", files=weights, tags={}, objects=objects, settings={})
+        log.checkpoint()
+    problems = [each.problem for each in verify_exchange(history.exchange, history.roster).findings]
+    assert problems == [
+        f"its weights are not the model of {manifest}",
+        "names no manifest of a round, so that nothing ties it to a run",
+    ]
 
 
 def test_a_model_that_nobody_released_and_one_that_vanished_are_found(history: Any) -> None:
