@@ -66,8 +66,9 @@ def embedded_study(
         training = [train_references.submit(run) for run in launch.runs if references]
         for run in launch.runs:
             await_run(run)
-        for future in (*training, *following):
-            future.wait()
+        for references_of_run in training:
+            references_of_run.result()
+        following.wait()
         verify_log()
         report = write_report()
     return Completed(message=f"report: {report}")
