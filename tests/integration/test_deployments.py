@@ -178,6 +178,7 @@ class Deployed:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
+                process.wait()
 
 
 @pytest.fixture(scope="module")
