@@ -92,17 +92,18 @@ def harmonize(
     site_map: Path | None = typer.Option(None, help="Folder with ConceptMap JSON and site.yaml."),
     site: str = "site",
     validate: Validate = "sample",
+    workers: int = typer.Option(1, min=1, help="Processes that share the work."),
     json_file: JsonFile = None,
 ) -> None:
     """Convert a hospital's FHIR R4 to OMOP 5.4, with nothing lost: read = loaded + excluded + quarantined."""
     from fedhealth.cdm import harmonize as convert
     from fedhealth.fhir.files import find_files
     from fedhealth.identity import SiteSecrets
-    from flows.progress import spinner
+    from flows.progress import stages
 
     find_files(fhir)
     secrets = SiteSecrets.load_or_create(cdm.parent / f".{cdm.name}.keys")
-    with spinner(Console(stderr=True), "harmonise"):
+    with stages(Console(stderr=True)) as show:
         accounting = convert(
             fhir,
             cdm,
@@ -110,6 +111,8 @@ def harmonize(
             site_map=site_map,
             site_secret=secrets.site_secret,
             validate=validate,
+            workers=workers,
+            progress=show,
         )
     _write_json(json_file, accounting.to_json())
     table = Table(

@@ -6,18 +6,10 @@ import duckdb
 
 from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting, LinkCount, Unmapped, ValueCount, account_resources
+from fedhealth.cdm.rows import EVENT_TABLES
 from fedhealth.errors import DataError
 from fedhealth.fhir.resources import LOADED
 from fedhealth.vocabulary.concepts import CDM_5_4
-
-_LINKED = {
-    "condition_occurrence": "condition",
-    "measurement": "measurement",
-    "observation": "measurement",
-    "drug_exposure": "drug",
-    "procedure_occurrence": "procedure",
-}
-"""Tables whose rows are linked to visits, and the field whose codes they carry."""
 
 
 def describe_source(database: duckdb.DuckDBPyConnection, site: str, extract: date, digest: str) -> None:
@@ -44,74 +36,61 @@ _KEYS = {
 
 
 def trace_rows(database: duckdb.DuckDBPyConnection) -> None:
-    """Make the tables that trace a row to its source."""
-    with_ref = " UNION ALL ".join(
+    """Make the tables that trace a row to its source, and what was left out to its line."""
+    union = " UNION ALL ".join(
         f"SELECT '{table}' AS omop_table, {key} AS omop_id, ref AS fhir_reference FROM out_{table}"
         for table, key in _KEYS.items()
-        if not table.startswith("visit")
     )
-    visits = " UNION ALL ".join(
-        f"SELECT '{table}', {table}_id, ref FROM out_{table} JOIN p_Encounter USING (seq)"
-        for table in ("visit_occurrence", "visit_detail")
-    )
-    database.execute(f"CREATE TABLE private_id_map AS {with_ref} UNION ALL {visits}")
+    database.execute(f"CREATE VIEW private_id_map AS {union}")
     database.execute(
-        "CREATE TABLE private_quarantine AS "
-        "SELECT r.type AS resource_type, s.line, reason AS reason_code, r.type AS json_path, sha256(text) AS source_digest "
-        "FROM rejected r JOIN resource s USING (seq) WHERE kind = 'quarantined' "
-        "UNION ALL SELECT type, line, reason, type, digest FROM counted WHERE kind = 'quarantined' "
-        "UNION ALL SELECT 'Observation', s.line, v.state, CASE WHEN n = 0 THEN 'Observation.valueQuantity' "
-        "ELSE 'Observation.component.valueQuantity' END, sha256(text) "
-        "FROM valued v JOIN resource s USING (seq) WHERE is_lost"
+        "CREATE VIEW private_quarantine AS SELECT type AS resource_type, file, line + lines_before AS line, "
+        "reason AS reason_code, path AS json_path, digest AS source_digest, id AS fhir_id "
+        "FROM all_left JOIN place USING (piece) WHERE kind IN ('quarantined', 'value')"
     )
     database.execute(f"CREATE TABLE private_unmapped AS {_unmapped()}")
 
 
 def _unmapped() -> str:
     """SQL: every code with concept 0, with its unit and how many rows carry it."""
-    rows = []
-    for table, field_name in _LINKED.items():
-        prefix = table.split("_")[0]
-        unit = "unit_source_value" if table == "measurement" else "NULL"
-        rows.append(
-            f"SELECT {prefix}_source_value AS value, {unit} AS unit, '{field_name}' AS field FROM out_{table} "
-            f"WHERE {prefix}_concept_id = 0"
-        )
-    rows.append("SELECT class_value, NULL, 'class' FROM visit WHERE visit_concept_id = 0")
-    rows.append("SELECT discharged_value, NULL, 'disposition' FROM visit WHERE discharged_to = 0")
-    rows.append("SELECT admitted_value, NULL, 'admit_source' FROM visit WHERE admitted_from = 0")
-    fields = (*dict.fromkeys(_LINKED.values()), "class", "disposition", "admit_source")
+    rows = [
+        "SELECT name AS field, split_part(detail, chr(0), 1) AS value, nullif(split_part(detail, chr(0), 2), '') AS unit, n "
+        "FROM all_tally WHERE what = 'unmapped'"
+    ]
+    of_visits = {
+        "class": ("class_value", "visit_concept_id"),
+        "disposition": ("discharged_value", "discharged_to"),
+        "admit_source": ("admitted_value", "admitted_from"),
+    }
+    rows += [
+        f"SELECT '{field}', coalesce({value}, '|'), NULL, 1 FROM visit WHERE {concept} = 0"
+        for field, (value, concept) in of_visits.items()
+    ]
+    fields = (*dict.fromkeys(table.field for table in EVENT_TABLES.values()), *of_visits)
     names = " UNION ALL ".join(
         f"SELECT '{name}' AS field, source_value AS value, max(display) AS display FROM coded_{name} GROUP BY source_value"
         for name in fields
     )
     return (
-        "SELECT split_part(coalesce(value, '|'), '|', 1) AS system, "
-        "substr(value, strpos(value, '|') + 1) AS code, max(display) AS display, unit, count(*) AS n "
+        "SELECT split_part(value, '|', 1) AS system, substr(value, strpos(value, '|') + 1) AS code, "
+        "max(display) AS display, unit, sum(n)::BIGINT AS n "
         f"FROM ({' UNION ALL '.join(rows)}) LEFT JOIN ({names}) USING (field, value) GROUP BY value, unit"
     )
 
 
 def account_run(
-    database: duckdb.DuckDBPyConnection,
-    site: str,
-    total: int,
-    tables: dict[str, int],
-    seconds: dict[str, float],
+    database: duckdb.DuckDBPyConnection, site: str, *, total: int, tables: dict[str, int]
 ) -> Accounting:
-    read = _counts(
-        database,
-        "SELECT type, count(*) FROM (SELECT type FROM resource UNION ALL SELECT type FROM counted) GROUP BY 1",
-    )
+    """The account, from counts that the steps made apart: of inputs, of rows, and of what was left out."""
+    read = _counts(database, "SELECT name, sum(n)::BIGINT FROM all_tally WHERE what = 'read' GROUP BY name")
     if sum(read.values()) != total:
         raise DataError("lines were lost while reading (code accounting)", "report this as a defect")
     left = database.execute(
-        "SELECT type, kind, reason, count(*) FROM (SELECT type, kind, reason FROM rejected "
-        "UNION ALL SELECT type, kind, reason FROM counted) GROUP BY ALL"
+        "SELECT type, kind, reason, count(*) FROM all_left WHERE kind <> 'value' GROUP BY ALL"
     ).fetchall()
-    unused = [("Medication", "excluded", "read_for_code_only", row[1]) for row in _medications(database)]
+    medications = _one(database, "SELECT count(*) FROM medication")
+    unused = [("Medication", "excluded", "read_for_code_only", medications)] if medications else []
     notes = {
-        "time_is_date_only": "SELECT count(*) FROM row_of WHERE time IS NULL",
+        "time_is_date_only": "SELECT coalesce(sum(n), 0) FROM all_tally WHERE what = 'note' AND name = 'time_is_date_only'",
         "death_disagrees": "SELECT count(*) FROM out_death WHERE disagrees",
         "death_without_date": "SELECT count(*) FROM patient WHERE deceasedBoolean AND person_id NOT IN "
         "(SELECT person_id FROM out_death)",
@@ -123,7 +102,7 @@ def account_run(
             read, _loaded(database), {(name, kind, reason): n for name, kind, reason, n in (*left, *unused)}
         ),
         values=_values(database),
-        links={table: _links(database, table) for table in _LINKED},
+        links={table: _links(database, table) for table in EVENT_TABLES},
         notes={name: _one(database, query) for name, query in notes.items()},
         tables=tables,
         unmapped=[
@@ -132,7 +111,7 @@ def account_run(
                 "SELECT system, code, unit, n FROM private_unmapped ORDER BY n DESC, system, code, unit"
             ).fetchall()
         ],
-        seconds=seconds,
+        seconds={},
     )
 
 
@@ -145,25 +124,26 @@ def _one(database: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _medications(database: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
-    return database.execute(
-        "SELECT 'Medication', count(*) FROM p_Medication ANTI JOIN rejected USING (seq) HAVING count(*) > 0"
-    ).fetchall()
-
-
 def _loaded(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Resources with a row in an out table, per type: counted from the rows, not from what was left out."""
-    union = " UNION ".join(f"SELECT seq FROM out_{table}" for table in _KEYS)
-    counted = _counts(
-        database, f"SELECT type, count(*) FROM ({union}) JOIN resource USING (seq) GROUP BY type"
+    of_rows = {
+        "Patient": "SELECT seq FROM out_person",
+        "Encounter": "SELECT seq FROM out_visit_occurrence UNION SELECT seq FROM out_visit_detail",
+        "Organization": "SELECT seq FROM out_care_site",
+    }
+    counted = {
+        name: _one(database, f"SELECT count(DISTINCT seq) FROM ({query})") for name, query in of_rows.items()
+    }
+    counted |= _counts(
+        database, "SELECT name, sum(n)::BIGINT FROM all_tally WHERE what = 'loaded' GROUP BY name"
     )
-    return {name: counted.get(name, 0) for name in LOADED if counted.get(name, 0)}
+    return {name: counted[name] for name in LOADED if counted.get(name, 0)}
 
 
 def _values(database: duckdb.DuckDBPyConnection) -> ValueCount:
     """The numbers of measurements whose concept has a canonical unit."""
     states = _counts(
-        database, "SELECT state, count(*) FROM valued WHERE has_number AND state <> 'source' GROUP BY state"
+        database, "SELECT name, sum(n)::BIGINT FROM all_tally WHERE what = 'value' GROUP BY name"
     )
     lost: dict[str, int] = {name: states[name] for name in ("unit", "unit_missing") if name in states}
     read = sum(states.values())
@@ -177,7 +157,10 @@ def _values(database: duckdb.DuckDBPyConnection) -> ValueCount:
 
 
 def _links(database: duckdb.DuckDBPyConnection, table: str) -> LinkCount:
-    found = _counts(database, f"SELECT link, count(*) FROM out_{table} GROUP BY link")
+    found = _counts(
+        database,
+        f"SELECT detail, sum(n)::BIGINT FROM all_tally WHERE what = 'link' AND name = '{table}' GROUP BY detail",
+    )
     return LinkCount(
         reference=found.get("reference", 0), time=found.get("time", 0), none=found.get("none", 0)
     )

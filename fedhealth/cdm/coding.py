@@ -58,31 +58,20 @@ def match_codings(
 
 
 def match_references(database: duckdb.DuckDBPyConnection) -> None:
-    """Make ``pointed`` for all references of the staged resources."""
-    places = {
-        "Patient": ("managingOrganization",),
-        "Encounter": ("subject", "partOf", "serviceProvider"),
-        "Condition": ("subject", "encounter"),
-        "Observation": ("subject", "encounter"),
-        "Procedure": ("subject", "encounter"),
-        "MedicationRequest": ("subject", "encounter", "medicationReference"),
-        "MedicationAdministration": ("subject", "context", "medicationReference"),
-    }
+    """Make ``pointed`` for all references of events, patients and encounters."""
+    places = {"Patient": ("managingOrganization",), "Encounter": ("subject", "partOf", "serviceProvider")}
     union = " UNION ALL ".join(
-        f"SELECT DISTINCT {field}.reference AS ref FROM p_{name}"
+        f"SELECT {field}.reference AS ref FROM p_{name}"
         for name, fields in places.items()
         for field in fields
     )
     references = [
         row[0]
-        for row in database.execute(f"SELECT DISTINCT ref FROM ({union}) WHERE ref IS NOT NULL").fetchall()
-    ]
-    urls = dict(
-        database.execute(
-            "SELECT full_url, min(type || '/' || json_extract_string(text, '$.id')) FROM resource "
-            "WHERE full_url IS NOT NULL AND json_valid(text) GROUP BY full_url"
+        for row in database.execute(
+            f"SELECT DISTINCT ref FROM (SELECT ref FROM all_refs UNION ALL {union}) WHERE ref IS NOT NULL"
         ).fetchall()
-    )
+    ]
+    urls = dict(database.execute("SELECT url, min(ref) FROM all_urls GROUP BY url").fetchall())
     if any("?" in reference for reference in references):
         urls |= _conditional(database)
     _create(
@@ -105,33 +94,24 @@ def _conditional(database: duckdb.DuckDBPyConnection) -> dict[str, str]:
     )
 
 
-def match_units(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) -> None:
-    """Make ``unit_of`` for the distinct (concept, system, code, unit) of ``item``, and ``plausible``."""
-    rows = []
-    query = "SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM item WHERE has_number"
-    for concept_id, system, code, text in database.execute(query).fetchall():
-        rows.append((concept_id, system, code, text, *_unit_row(concept_id, system, code, text, site_map)))
-    names = (
-        "concept_id",
-        "unit_system",
-        "unit_code",
-        "unit_text",
-        "state",
-        "factor",
-        "shift",
-        "unit_concept_id",
+def match_quantities(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) -> None:
+    """Make ``measure_of``: concept and unit of each distinct (code, unit) of a value; and ``plausible``."""
+    database.execute(
+        "CREATE TABLE quantity AS SELECT DISTINCT q.*, coalesce(m.concept_id, 0) AS concept_id, "
+        "coalesce(m.source_value, '|') AS code_value, m.json IS NOT NULL AS has_code "
+        "FROM all_quantities q LEFT JOIN coded_measurement m ON m.json = q.code"
     )
-    types = (
-        pa.int32(),
-        pa.string(),
-        pa.string(),
-        pa.string(),
-        pa.string(),
-        pa.float64(),
-        pa.float64(),
-        pa.int32(),
-    )
+    query = "SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM quantity"
+    rows = [
+        (concept_id, system, code, text, *_unit_row(concept_id, system, code, text, site_map))
+        for concept_id, system, code, text in database.execute(query).fetchall()
+    ]
+    names = ("concept_id", *("unit_system", "unit_code", "unit_text", "state"), *_CONVERSION)
+    types = (pa.int32(), *[pa.string()] * 4, pa.float64(), pa.float64(), pa.int32())
     _create(database, "unit_of", rows, names, types)
+    database.execute(
+        "CREATE TABLE measure_of AS FROM quantity JOIN unit_of USING (concept_id, unit_system, unit_code, unit_text)"
+    )
     likely = [
         (concept_id, p.low, p.high, p.conversion.factor, p.conversion.offset)
         for concept_id in MEASUREMENTS
@@ -139,6 +119,9 @@ def match_units(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) -> No
     ]
     types = (pa.int32(), *[pa.float64()] * 4)
     _create(database, "plausible", likely, ("concept_id", "low", "high", "factor", "shift"), types)
+
+
+_CONVERSION = ("factor", "shift", "unit_concept_id")
 
 
 def _unit_row(

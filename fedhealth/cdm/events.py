@@ -1,4 +1,4 @@
-"""Clinical events: conditions, observations, drugs and procedures as rows, each linked to its person and visit.
+"""Step 3, for each scanned block: its events as OMOP rows, each linked to its person and visit.
 
 Every event has a person, a day, a time (null when the source gives a date alone), the moment ``at`` by which it had
 happened (a date counts as its end), and the visit found by reference or, failing that, by patient and time: the
@@ -6,118 +6,183 @@ visit whose [start - 24 h, end] holds the moment, the latest start winning. A re
 encounter counts as none.
 """
 
+from pathlib import Path
+
 import duckdb
 
-from fedhealth.cdm.staging import reject
-from fedhealth.cdm.visits import subject_checks
+from fedhealth.cdm.items import make_items
+from fedhealth.cdm.rows import EVENT_TABLES, make_rows
+from fedhealth.cdm.staged import CODES, DRUGS, TIMES
+from fedhealth.cdm.workspace import quoted, read_plan, save, step
+from fedhealth.fhir.resources import verdicts
 
-_PERIOD = 'coalesce({0}Period."end", {0}Period.start)'
-TIMES: dict[str, str] = {
-    "Condition": "coalesce(onsetDateTime, onsetPeriod.start, recordedDate)",
-    "Observation": f"coalesce(effectiveDateTime, {_PERIOD.format('effective')}, effectiveInstant, issued)",
-    "MedicationRequest": "authoredOn",
-    "MedicationAdministration": "coalesce(effectiveDateTime, effectivePeriod.start)",
-    "Procedure": "coalesce(performedDateTime, performedPeriod.start)",
-}
-"""SQL for the FHIR text of an event's time; without one the start of its encounter is used."""
-
-CODES = {
-    "Condition": "condition",
-    "Observation": "measurement",
-    "MedicationRequest": "drug",
-    "MedicationAdministration": "drug",
-    "Procedure": "procedure",
-}
+_LOOKUPS = (
+    *("loser", "person_of", "place_of", "medication_of", "detail", "span", "measure_of", "plausible"),
+    *("coded_condition", "coded_procedure", "coded_drug", "coded_route", "coded_value"),
+)
 
 
-def encounter_field(name: str) -> str:
-    """SQL for the encounter reference of a type."""
-    return "context.reference" if name == "MedicationAdministration" else "encounter.reference"
+def scanned_blocks(work: Path) -> tuple[str, ...]:
+    """The names of the scanned blocks, each of which is a task of ``map_block``."""
+    return tuple(sorted(path.parent.name for path in (work / "scan").glob("*/tally.parquet")))
 
 
-def keep_events(database: duckdb.DuckDBPyConnection) -> None:
-    """Make ``e_<Type>`` for the five event types: the resources that are kept, with person, time and visit."""
+def map_block(work: Path, block: str, *, site_secret: bytes) -> None:
+    """Map the events of one scanned block; leaves ``map/<block>/`` with rows, what was left out, and counts."""
+    settings = read_plan(work).mapped().settings
+    folder = work / "map" / block
+    folder.mkdir(parents=True, exist_ok=True)
+    with step(work, time_zone=settings.time_zone) as database:
+        for name in _LOOKUPS:
+            database.execute(f"CREATE TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet'")
+        database.execute(_LEFT)
+        database.execute(_TALLY)
+        for name in TIMES:
+            files = sorted((work / "scan" / block).glob(f"{name}-*.parquet"))
+            if files:
+                _map_type(database, name, files, folder, infer=settings.unit_inference, secret=site_secret)
+        save(database, 'FROM "left"', folder / "left.parquet")
+        save(database, "FROM tally", folder / "tally.parquet")
+
+
+_LEFT = """
+CREATE TABLE "left" (seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR, path VARCHAR, piece INTEGER, line BIGINT,
+                     digest VARCHAR, id VARCHAR)
+"""
+_TALLY = "CREATE TABLE tally (what VARCHAR, name VARCHAR, detail VARCHAR, n BIGINT)"
+
+
+def _map_type(
+    database: duckdb.DuckDBPyConnection,
+    name: str,
+    files: list[Path],
+    folder: Path,
+    *,
+    infer: bool,
+    secret: bytes,
+) -> None:
+    listed = ", ".join(f"'{quoted(path)}'" for path in files)
+    database.execute(_join(name, f"read_parquet([{listed}])"))
+    _leave(database, name)
+    _link_by_time(database)
+    if name == "Observation":
+        components = [path.with_name(path.name.replace("Observation", "Component")) for path in files]
+        make_items(database, [path for path in components if path.exists()], infer=infer, site_secret=secret)
+    tables = make_rows(database, name)
+    for table in tables:
+        save(database, f"FROM out_{table}", folder / f"{table}-{name}.parquet")
+        database.execute(
+            f"INSERT INTO tally SELECT 'link', '{table}', link, count(*) FROM out_{table} GROUP BY link"
+        )
+        _count_unmapped(database, table)
+    union = " UNION ALL ".join(f"SELECT seq FROM out_{table}" for table in tables)
     database.execute(
-        "CREATE TABLE place AS SELECT stay.ref, stay.person_id, stay.began, stay.start_text, visit.key AS visit_id, "
-        "CASE WHEN depth > 0 THEN stay.key END AS detail_id "
-        "FROM stay JOIN root USING (ref) JOIN visit ON visit.ref = root.top"
+        f"INSERT INTO tally SELECT 'loaded', '{name}', '', count(DISTINCT seq) FROM ({union}) HAVING count(*) > 0"
     )
-    for name in TIMES:
-        _reject_strangers(database, name)
-        subject_checks(database, name)
-        _make(database, name)
-        reject(
-            database,
-            name,
-            "quarantined",
-            "missing_time",
-            f"seq IN (SELECT seq FROM e_{name} WHERE day IS NULL)",
+
+
+def _count_unmapped(database: duckdb.DuckDBPyConnection, table: str) -> None:
+    prefix = EVENT_TABLES[table].prefix
+    unit = "coalesce(unit_source_value, '')" if table == "measurement" else "''"
+    database.execute(
+        f"INSERT INTO tally SELECT 'unmapped', '{EVENT_TABLES[table].field}', "
+        f"coalesce({prefix}_source_value, '|') || chr(0) || {unit} AS what, count(*) "
+        f"FROM out_{table} WHERE {prefix}_concept_id = 0 GROUP BY what"
+    )
+
+
+_STRANGER = "coalesce(who.is_foreign OR place.is_foreign, false)"
+
+
+def _join(name: str, source: str) -> str:
+    """SQL for ``event``: the staged resources of a type with person, visit, and the reason to leave it, if any."""
+    reasons = [
+        ("loser.reason IS NOT NULL", "loser.kind", "loser.reason", f"'{name}'"),
+        *(
+            (f"p.verdict = {n}", f"'{check.kind}'", f"'{check.reason}'", f"'{check.path}'")
+            for n, check in enumerate(verdicts(name), 1)
+        ),
+        (_STRANGER, "'excluded'", "'other_organization'", f"'{name}'"),
+        ("p.subject IS NULL", "'quarantined'", "'missing_subject'", f"'{name}.subject'"),
+        ("who.person_id IS NULL", "'quarantined'", "'dangling_subject'", f"'{name}.subject'"),
+        (
+            "coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) IS NULL",
+            "'quarantined'",
+            "'missing_time'",
+            f"'{name}'",
+        ),
+    ]
+    coded, lookup = "", "p.code"
+    if name in DRUGS:
+        coded = "LEFT JOIN medication_of ON medication_of.ref = p.medication "
+        lookup = "coalesce(p.code, medication_of.coding)"
+    if name == "Observation":
+        coded = (
+            "LEFT JOIN measure_of coded ON coded.code = p.code AND coded.unit_system = p.unit_system "
+            "AND coded.unit_code = p.unit_code AND coded.unit_text = p.unit_text"
         )
-        reject(
-            database, name, "quarantined", "missing_code", f"seq IN (SELECT seq FROM e_{name} WHERE no_code)"
+        reasons.append(
+            ("NOT coalesce(coded.has_code, false)", "'quarantined'", "'missing_code'", "'Observation.code'")
         )
-        database.execute(f"DELETE FROM e_{name} WHERE day IS NULL OR no_code")
-        _link_by_time(database, name)
+        chosen = "coded.concept_id, coded.code_value, coded.state, coded.factor, coded.shift, coded.unit_concept_id"
+    else:
+        coded += f"LEFT JOIN coded_{CODES[name]} coded ON coded.json = {lookup}"
+        chosen = "coded.concept_id, coded.source_value AS code_value"
+    cases = " ".join(f"WHEN {when} THEN {n}" for n, (when, *_) in enumerate(reasons, 1))
+    columns = " ".join(
+        f", CASE outcome {' '.join(f'WHEN {n} THEN {row[place]}' for n, row in enumerate(reasons, 1))} END AS {column}"
+        for place, column in ((1, "kind"), (2, "reason"), (3, "path"))
+    )
+    return f"""
+CREATE OR REPLACE TABLE event AS
+SELECT p.* REPLACE (coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) AS day,
+                    coalesce(p.time, CASE WHEN NOT p.is_dated THEN place.start_time END) AS time),
+       who.person_id, place.visit_id, place.detail_id, {chosen},
+       CASE {cases} ELSE 0 END AS outcome {columns},
+       CASE WHEN place.visit_id IS NOT NULL THEN 'reference' ELSE 'none' END AS link
+FROM {source} p LEFT JOIN loser USING (seq)
+LEFT JOIN person_of who ON who.ref = p.subject
+LEFT JOIN place_of place ON place.ref = p.encounter AND (place.person_id = who.person_id OR place.is_foreign)
+{coded}
+"""
 
 
-def _reject_strangers(database: duckdb.DuckDBPyConnection, name: str) -> None:
-    """What belongs to another organisation's patient or encounter."""
-    for field, table in (
-        ("subject.reference", "foreign_patient"),
-        (encounter_field(name), "foreign_encounter"),
-    ):
-        theirs = f"SELECT d.ref FROM pointed d JOIN {table} f ON f.ref = d.target"
-        reject(database, name, "excluded", "other_organization", f"coalesce({field} IN ({theirs}), false)")
+def _leave(database: duckdb.DuckDBPyConnection, name: str) -> None:
+    database.execute(
+        f"INSERT INTO \"left\" SELECT seq, '{name}', kind, reason, path, piece, line, digest, id FROM event WHERE outcome > 0"
+    )
 
 
-def _code_text(name: str) -> str:
-    if CODES[name] != "drug":
-        return "code.coding"
-    inside = "list_filter(contained, lambda c: '#' || c.id = medicationReference.reference)[1].code.coding"
-    return f"coalesce(medicationCodeableConcept.coding, {inside}, m.coding)"
+_AT = "coalesce(time, day::TIMESTAMP + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
 
-
-def _make(database: duckdb.DuckDBPyConnection, name: str) -> None:
-    text, field = TIMES[name], encounter_field(name)
-    medication = ""
-    if CODES[name] == "drug":
-        medication = (
-            "LEFT JOIN (SELECT d.ref AS med_ref, any_value(code.coding ORDER BY seq) AS coding FROM p_Medication "
-            "ANTI JOIN rejected USING (seq) JOIN pointed d ON d.target = p_Medication.ref GROUP BY d.ref) m "
-            "ON m.med_ref = p.medicationReference.reference"
-        )
-    needs_code = "coded.json IS NULL" if name == "Observation" else "false"
-    database.execute(f"""
-CREATE TABLE e_{name} AS
-SELECT *, day_of(time_text) AS day, moment(time_text) AS time, at_end(time_text) AS at FROM (
-SELECT p.*, patient.person_id, coalesce({text}, place.start_text) AS time_text,
-       coded.concept_id AS code_concept_id, coded.source_value AS code_value, {needs_code} AS no_code,
-       place.visit_id, place.detail_id,
-       CASE WHEN place.visit_id IS NOT NULL THEN 'reference' END AS link
-FROM p_{name} p ANTI JOIN rejected USING (seq)
-JOIN pointed who ON who.ref = p.subject.reference JOIN patient ON patient.ref = who.target
-LEFT JOIN pointed at_place ON at_place.ref = p.{field}
-LEFT JOIN place ON place.ref = at_place.target AND place.person_id = patient.person_id
-{medication}
-LEFT JOIN coded_{CODES[name]} coded ON coded.json = {_code_text(name)})""")
-
-
-def _link_by_time(database: duckdb.DuckDBPyConnection, name: str) -> None:
-    """Give events without a known encounter the visit, and the visit detail, that their time falls into."""
-    database.execute(f"""
-CREATE OR REPLACE TEMP TABLE by_time AS
+_BY_TIME = f"""
+CREATE OR REPLACE TABLE by_time AS
 SELECT e.seq, arg_max(v.key, (v.began, v.key)) AS visit_id
-FROM e_{name} e JOIN visit v ON v.person_id = e.person_id
+FROM (SELECT seq, person_id, {_AT} AS at FROM event WHERE outcome = 0 AND link = 'none') e
+JOIN span v ON v.person_id = e.person_id
  AND e.at BETWEEN v.began - INTERVAL 24 HOUR AND coalesce(v.ended, TIMESTAMP '9999-12-31')
-WHERE e.link IS NULL GROUP BY e.seq""")
-    database.execute(f"""
-CREATE OR REPLACE TABLE e_{name} AS
-SELECT e.* REPLACE (coalesce(e.visit_id, t.visit_id) AS visit_id,
-                    coalesce(e.detail_id, d.detail_id) AS detail_id,
-                    CASE WHEN e.link IS NOT NULL THEN e.link WHEN t.visit_id IS NOT NULL THEN 'time' ELSE 'none' END AS link)
-FROM e_{name} e LEFT JOIN by_time t USING (seq)
-LEFT JOIN (SELECT e.seq, arg_max(s.key, (s.began, s.key)) AS detail_id
-           FROM e_{name} e LEFT JOIN by_time USING (seq) JOIN stay s ON s.person_id = e.person_id
-           JOIN root ON root.ref = s.ref AND depth > 0 JOIN visit ON visit.ref = root.top
-            AND visit.key = coalesce(e.visit_id, by_time.visit_id)
-           WHERE e.at BETWEEN s.began AND coalesce(s.ended, TIMESTAMP '9999-12-31') GROUP BY e.seq) d USING (seq)""")
+GROUP BY e.seq
+"""
+
+_BY_DETAIL = f"""
+CREATE OR REPLACE TABLE by_detail AS
+SELECT e.seq, arg_max(s.key, (s.began, s.key)) AS detail_id
+FROM (SELECT seq, person_id, {_AT} AS at, coalesce(event.visit_id, by_time.visit_id) AS visit_id
+      FROM event LEFT JOIN by_time USING (seq) WHERE outcome = 0 AND detail_id IS NULL) e
+JOIN detail s ON s.person_id = e.person_id AND s.visit_id = e.visit_id
+ AND e.at BETWEEN s.began AND coalesce(s.ended, TIMESTAMP '9999-12-31')
+GROUP BY e.seq
+"""
+
+_KEPT = """
+CREATE OR REPLACE TABLE kept AS
+SELECT e.* REPLACE (coalesce(e.visit_id, t.visit_id) AS visit_id, coalesce(e.detail_id, d.detail_id) AS detail_id,
+                    CASE WHEN t.visit_id IS NOT NULL THEN 'time' ELSE link END AS link)
+FROM event e LEFT JOIN by_time t USING (seq) LEFT JOIN by_detail d USING (seq) WHERE outcome = 0
+"""
+
+
+def _link_by_time(database: duckdb.DuckDBPyConnection) -> None:
+    """Make ``kept``: events without a known encounter get the visit, all the visit detail, that their time falls into."""
+    for statement in (_BY_TIME, _BY_DETAIL, _KEPT):
+        database.execute(statement)

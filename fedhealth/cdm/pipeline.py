@@ -1,29 +1,30 @@
 """FHIR R4 in, OMOP CDM 5.4 out, with an exact account of every line."""
 
-import hashlib
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
-import duckdb
-
-from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting
-from fedhealth.cdm.bookkeeping import account_run, describe_source, trace_rows
-from fedhealth.cdm.coding import match_codings, match_references, match_units
-from fedhealth.cdm.events import keep_events
-from fedhealth.cdm.items import split_items, value_items
-from fedhealth.cdm.output import replacing, write_private, write_record, write_tables
-from fedhealth.cdm.rows import latest_day, write_events, write_periods
-from fedhealth.cdm.staging import check_shapes, parse, stage
-from fedhealth.cdm.visits import define_times, keep_encounters, keep_patients, outermost_stays, write_visits
+from fedhealth.cdm.events import map_block, scanned_blocks
+from fedhealth.cdm.finish import finish
+from fedhealth.cdm.gather import gather
+from fedhealth.cdm.output import replacing
+from fedhealth.cdm.scan import scan_part
+from fedhealth.cdm.workspace import saved, step, write_plan
 from fedhealth.config import FhirValidation
 from fedhealth.errors import ConfigError, DataError
-from fedhealth.vocabulary.maps import shipped_digest
-from fedhealth.vocabulary.site_map import SiteMap, read_site_map
+from fedhealth.fhir.resources import UNKNOWN
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
@@ -47,8 +48,8 @@ def harmonize(
     site_map: Path | None = None,
     site_secret: bytes,
     validate: FhirValidation = "sample",
-    progress: Callable[[str], None] | None = None,
-    threads: int = 1,
+    progress: Progress | None = None,
+    workers: int = 1,
 ) -> Accounting:
     """Turn a folder of FHIR R4 NDJSON and bundles into an OMOP CDM 5.4 folder of Parquet files.
 
@@ -63,8 +64,8 @@ def harmonize(
       site_map: folder of FHIR ConceptMaps and ``site.yaml``.
       site_secret: 32 bytes that never leave the site; they key all ids.
       validate: which resources are checked against the R4B models: all, about 200 per type, or none.
-      progress: called with the name of each file before it is read.
-      threads: DuckDB threads.
+      progress: called with a stage (read, map), how many of its parts are done, and of how many.
+      workers: processes that share the parts.
 
     Returns:
       The account, also in ``accounting.json``.
@@ -78,28 +79,67 @@ def harmonize(
     """
     fhir_dir, cdm_dir = Path(fhir_dir), Path(cdm_dir)
     _check_arguments(fhir_dir, cdm_dir, site_secret, validate)
-    mapped = read_site_map(Path(site_map) if site_map is not None else None)
-    with replacing(cdm_dir) as folder:
-        scratch = folder / "spill"
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": threads,
-            "temp_directory": str(scratch),
-            "preserve_insertion_order": False,
-            "checkpoint_threshold": "1TB",  # a database in memory has nothing to make durable
-        }
-        try:
-            with duckdb.connect(":memory:", config=config) as database:
-                account = _run(database, fhir_dir, folder, site, mapped, site_secret, validate, progress)
-        except duckdb.Error as error:
-            raise DataError(
-                f"the FHIR data cannot be harmonised (code {type(error).__name__})",
-                "check free disk space and memory, then report this as a defect",
-            ) from None
+    clock = _Clock()
+    report = progress or (lambda stage, done, of: None)
+    with replacing(cdm_dir) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        work = Path(scratch)
+        plan = write_plan(work, fhir_dir, site=site, site_map=site_map, validate=validate)
+        with _crew(min(workers, len(plan.parts))) as crew:
+            with clock.stage("read"):
+                scan = partial(scan_part, work, site_secret=site_secret)
+                total = sum(_each(crew, scan, range(len(plan.parts)), partial(report, "read")))
+                _require_fhir(work, total)
+            with clock.stage("check"):
+                gather(work)
+            with clock.stage("map"):
+                one = partial(map_block, work, site_secret=site_secret)
+                list(_each(crew, one, scanned_blocks(work), partial(report, "map")))
+        with clock.stage("write"):
+            account = finish(work, folder, total=total, threads=workers)
         _refuse_empty(account)
-        if scratch.exists():
-            scratch.rmdir()
+        account = account.model_copy(update={"seconds": clock.seconds})
         (folder / "accounting.json").write_text(account.to_json())
     return account
+
+
+@contextmanager
+def _crew(workers: int) -> Iterator[Executor | None]:
+    """Worker processes, or none where one process does."""
+    if workers <= 1:
+        yield None
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as crew:
+        yield crew
+
+
+def _each(
+    crew: Executor | None,
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    report: Callable[[int, int], None],
+) -> Iterator[Result]:
+    """The results of a function over tasks, in their order."""
+    results = map(function, tasks) if crew is None else crew.map(function, tasks)
+    report(0, len(tasks))
+    for done, result in enumerate(results, 1):
+        report(done, len(tasks))
+        yield result
+
+
+def _require_fhir(work: Path, total: int) -> None:
+    """Refuse a folder without one resource of an R4 type: an empty CDM would hide a wrong folder."""
+    found = None
+    if total:
+        tally = saved(work, "scan", "tally")
+        with step(work, time_zone="UTC") as database:
+            found = database.execute(
+                f"SELECT 1 FROM {tally} WHERE what = 'read' AND name NOT IN (?, 'Bundle') LIMIT 1", [UNKNOWN]
+            ).fetchone()
+    if found is None:
+        raise DataError(
+            f"none of the {total} lines and entries is a FHIR R4 resource (code no_fhir)",
+            "give the folder of the FHIR export, as NDJSON or bundles",
+        )
 
 
 def _refuse_empty(account: Accounting) -> None:
@@ -127,83 +167,3 @@ def _check_arguments(fhir_dir: Path, cdm_dir: Path, site_secret: bytes, validate
         raise ConfigError("the site secret has not 32 bytes", "use the secret in the site's key folder")
     if validate not in ("all", "sample", "off"):
         raise ConfigError("validate is none of all, sample, off", "use --validate sample")
-
-
-def _run(
-    database: duckdb.DuckDBPyConnection,
-    fhir_dir: Path,
-    folder: Path,
-    site: str,
-    mapped: SiteMap,
-    secret: bytes,
-    validate: FhirValidation,
-    progress: Callable[[str], None] | None,
-) -> Accounting:
-    clock = _Clock()
-    define_times(database, mapped.settings.time_zone)
-    with clock.stage("read"):
-        total = stage(database, fhir_dir, progress=progress)
-        parse(database, site_secret=secret)
-    with clock.stage("check"):
-        check_shapes(database, validate=validate)
-    with clock.stage("map"):
-        extract = _map(database, mapped, secret)
-    with clock.stage("write"):
-        digest = hashlib.sha256((shipped_digest() + mapped.digest).encode()).hexdigest()
-        describe_source(database, site, extract, digest)
-        tables = write_tables(database, folder)
-        trace_rows(database)
-        write_private(database, folder)
-        write_record(folder, site=site, map_digest=digest, software_version=__version__, recorded=extract)
-    return account_run(database, site, total=total, tables=tables, seconds=clock.seconds)
-
-
-def _map(database: duckdb.DuckDBPyConnection, mapped: SiteMap, secret: bytes) -> date:
-    """From checked resources to out tables; returns the extract date."""
-    settings = mapped.settings
-    match_references(database)
-    _match_all_codings(database, mapped)
-    keep_patients(database)
-    keep_encounters(database, settings)
-    outermost_stays(database)
-    keep_events(database)
-    extract = settings.extract_date or latest_day(database)
-    write_visits(database, extract)
-    split_items(database)
-    match_units(database, site_map=mapped)
-    value_items(database, infer=settings.unit_inference, site_secret=secret)
-    write_events(database)
-    write_periods(database, extract)
-    return extract
-
-
-def _match_all_codings(database: duckdb.DuckDBPyConnection, mapped: SiteMap) -> None:
-    both = "MedicationRequest", "MedicationAdministration"
-    drug = " UNION ALL ".join(
-        f"SELECT medicationCodeableConcept.coding FROM p_{name} UNION ALL "
-        f"SELECT c.code.coding FROM (SELECT unnest(contained) AS c FROM p_{name})"
-        for name in both
-    )
-    numbers = "SELECT unnest(component) AS c FROM p_Observation"
-    queries = {
-        "admit_source": "SELECT hospitalization.admitSource.coding FROM p_Encounter",
-        "disposition": "SELECT hospitalization.dischargeDisposition.coding FROM p_Encounter",
-        "priority": "SELECT priority.coding FROM p_Encounter",
-        "condition": "SELECT code.coding FROM p_Condition",
-        "procedure": "SELECT code.coding FROM p_Procedure",
-        "measurement": f"SELECT code.coding FROM p_Observation UNION ALL SELECT c.code.coding FROM ({numbers})",
-        "value": "SELECT valueCodeableConcept.coding FROM p_Observation UNION ALL "
-        f"SELECT c.valueCodeableConcept.coding FROM ({numbers})",
-        "drug": f"{drug} UNION ALL SELECT code.coding FROM p_Medication",
-        "route": "SELECT dosageInstruction[1].route.coding FROM p_MedicationRequest UNION ALL "
-        "SELECT dosage.route.coding FROM p_MedicationAdministration",
-    }
-    for name, query in queries.items():
-        match_codings(database, name, query, site_map=mapped)  # type: ignore[arg-type]
-    match_codings(
-        database,
-        "class",
-        "SELECT class FROM p_Encounter",
-        site_map=mapped,
-        default_system=mapped.settings.default_class_system,
-    )

@@ -1,5 +1,6 @@
-"""The remaining OMOP tables, as SQL over the kept resources."""
+"""The rows of the OMOP tables, as SQL over what is kept of the resources."""
 
+from dataclasses import dataclass
 from datetime import date
 
 import duckdb
@@ -13,6 +14,7 @@ from fedhealth.vocabulary.concepts import (
     GENDER_FEMALE,
     GENDER_MALE,
     GENDER_OTHER,
+    OPERATORS,
     RACES,
     TYPE_EHR,
     TYPE_EHR_ADMINISTRATION,
@@ -49,75 +51,106 @@ SELECT seq, person_id, {_choose("gender", _GENDERS)} AS gender_concept_id,
 FROM (SELECT *, {_extension("race")} AS race, {_extension("ethnicity")} AS ethnicity FROM patient)
 """
 
-_STATUS = "json_extract_string(verificationStatus, '$.coding[0].code')"
-
 _CONDITION = f"""
-CREATE TABLE out_condition_occurrence AS
-SELECT seq, key AS condition_occurrence_id, person_id, coalesce(code_concept_id, 0) AS condition_concept_id,
-       day AS condition_start_date, time AS condition_start_datetime, day_of(abatementDateTime) AS condition_end_date,
+SELECT seq, key AS condition_occurrence_id, person_id, coalesce(concept_id, 0) AS condition_concept_id,
+       day AS condition_start_date, time AS condition_start_datetime, abated AS condition_end_date,
        {TYPE_EHR} AS condition_type_concept_id,
-       CASE {_STATUS} WHEN 'confirmed' THEN {CONDITION_CONFIRMED} WHEN 'refuted' THEN {CONDITION_REFUTED}
+       CASE verification WHEN 'confirmed' THEN {CONDITION_CONFIRMED} WHEN 'refuted' THEN {CONDITION_REFUTED}
             WHEN 'provisional' THEN {CONDITION_PRELIMINARY} WHEN 'differential' THEN {CONDITION_PRELIMINARY}
             WHEN 'unconfirmed' THEN {CONDITION_PRELIMINARY} END AS condition_status_concept_id,
-       code_value AS condition_source_value, 0 AS condition_source_concept_id, visit_id AS visit_occurrence_id, link, ref
-FROM e_Condition
+       code_value AS condition_source_value, 0 AS condition_source_concept_id, visit_id AS visit_occurrence_id,
+       link, 'Condition/' || id AS ref
+FROM kept
 """
 
 _PROCEDURE = f"""
-CREATE TABLE out_procedure_occurrence AS
-SELECT seq, key AS procedure_occurrence_id, person_id, coalesce(code_concept_id, 0) AS procedure_concept_id,
+SELECT seq, key AS procedure_occurrence_id, person_id, coalesce(concept_id, 0) AS procedure_concept_id,
        day AS procedure_date, time AS procedure_datetime, {TYPE_EHR} AS procedure_type_concept_id,
-       visit_id AS visit_occurrence_id, code_value AS procedure_source_value, link, ref
-FROM e_Procedure
+       visit_id AS visit_occurrence_id, code_value AS procedure_source_value, link, 'Procedure/' || id AS ref
+FROM kept
 """
 
 
-def _drug(name: str, *, kind: int, end: str, dose: str, quantity: str, route: str) -> str:
+def _drug(name: str, kind: int) -> str:
     return f"""
-SELECT seq, key AS drug_exposure_id, person_id, coalesce(code_concept_id, 0) AS drug_concept_id,
+SELECT seq, key AS drug_exposure_id, person_id, coalesce(kept.concept_id, 0) AS drug_concept_id,
        day AS drug_exposure_start_date, time AS drug_exposure_start_datetime,
-       greatest(coalesce(day_of({end}), day), day) AS drug_exposure_end_date,
-       CASE WHEN day_of({end}) IS NULL THEN time ELSE greatest(moment({end}), time) END AS drug_exposure_end_datetime,
-       {kind} AS drug_type_concept_id, {quantity} AS quantity, CASE WHEN r.json IS NOT NULL THEN 0 END AS route_concept_id,
+       greatest(coalesce(end_day, day), day) AS drug_exposure_end_date,
+       CASE WHEN end_day IS NULL THEN time ELSE greatest(end_time, time) END AS drug_exposure_end_datetime,
+       {kind} AS drug_type_concept_id, quantity, CASE WHEN r.json IS NOT NULL THEN 0 END AS route_concept_id,
        visit_id AS visit_occurrence_id, code_value AS drug_source_value, r.source_value AS route_source_value,
-       coalesce({dose}.code, {dose}.unit) AS dose_unit_source_value, link, ref
-FROM e_{name} e LEFT JOIN coded_route r ON r.json = {route}"""
+       dose_unit AS dose_unit_source_value, link, '{name}/' || id AS ref
+FROM kept LEFT JOIN coded_route r ON r.json = route
+"""
 
 
-_DRUG = "CREATE TABLE out_drug_exposure AS " + " UNION ALL ".join(
-    (
-        _drug(
-            "MedicationRequest",
-            kind=TYPE_EHR_PRESCRIPTION,
-            end="NULL::VARCHAR",
-            dose="dosageInstruction[1].doseAndRate[1].doseQuantity",
-            quantity="dispenseRequest.quantity.value",
-            route="dosageInstruction[1].route.coding",
-        ),
-        _drug(
-            "MedicationAdministration",
-            kind=TYPE_EHR_ADMINISTRATION,
-            end='effectivePeriod."end"',
-            dose="dosage.dose",
-            quantity="dosage.dose.value",
-            route="dosage.route.coding",
-        ),
-    )
-)
+_OPERATORS = "CASE comparator " + " ".join(f"WHEN '{c}' THEN {n}" for c, n in OPERATORS.items()) + " END"
+_UNIT = "coalesce(nullif(unit_code, ''), nullif(unit_text, ''))"
+
+_MEASUREMENT = f"""
+SELECT seq, key AS measurement_id, person_id, concept_id AS measurement_concept_id, day AS measurement_date,
+       time AS measurement_datetime, {TYPE_EHR} AS measurement_type_concept_id,
+       {_OPERATORS} AS operator_concept_id,
+       CASE WHEN NOT is_lost THEN number * factor + shift END AS value_as_number,
+       CASE WHEN value_coded IS NOT NULL THEN 0 END AS value_as_concept_id,
+       CASE WHEN number IS NULL THEN NULL WHEN is_lost THEN 0 ELSE unit_concept_id END AS unit_concept_id,
+       CASE WHEN number IS NOT NULL AND NOT is_lost THEN low * factor + shift END AS range_low,
+       CASE WHEN number IS NOT NULL AND NOT is_lost THEN high * factor + shift END AS range_high,
+       visit_id AS visit_occurrence_id, detail_id AS visit_detail_id, code_value AS measurement_source_value,
+       {_UNIT} AS unit_source_value, coalesce(value_coded, number::VARCHAR, flag::VARCHAR) AS value_source_value,
+       link, 'Observation/' || id AS ref
+FROM valued WHERE is_measurement
+"""
+
+_OBSERVATION = f"""
+SELECT seq, key AS observation_id, person_id, concept_id AS observation_concept_id, day AS observation_date,
+       time AS observation_datetime, {TYPE_EHR} AS observation_type_concept_id, NULL::DOUBLE AS value_as_number,
+       coalesce(value_coded, flag::VARCHAR) AS value_as_string,
+       CASE WHEN value_coded IS NOT NULL THEN 0 END AS value_as_concept_id, visit_id AS visit_occurrence_id,
+       code_value AS observation_source_value, link, 'Observation/' || id AS ref
+FROM valued WHERE NOT is_measurement
+"""
+
+_ROWS: dict[str, dict[str, str]] = {
+    "Condition": {"condition_occurrence": _CONDITION},
+    "Procedure": {"procedure_occurrence": _PROCEDURE},
+    "Observation": {"measurement": _MEASUREMENT, "observation": _OBSERVATION},
+    "MedicationRequest": {"drug_exposure": _drug("MedicationRequest", TYPE_EHR_PRESCRIPTION)},
+    "MedicationAdministration": {"drug_exposure": _drug("MedicationAdministration", TYPE_EHR_ADMINISTRATION)},
+}
+"""By FHIR type, the tables that its resources go to, and their rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """A table of events: the prefix of its columns, the field its codes belong to, and its column of days."""
+
+    prefix: str
+    field: str
+    day: str
+
+
+EVENT_TABLES = {
+    "condition_occurrence": EventTable("condition", "condition", "condition_start_date"),
+    "measurement": EventTable("measurement", "measurement", "measurement_date"),
+    "observation": EventTable("observation", "measurement", "observation_date"),
+    "drug_exposure": EventTable("drug", "drug", "drug_exposure_start_date"),
+    "procedure_occurrence": EventTable("procedure", "procedure", "procedure_date"),
+}
+
+
+def make_rows(database: duckdb.DuckDBPyConnection, name: str) -> tuple[str, ...]:
+    """Make ``out_<table>`` for the tables that a type goes to, with seq, link and ref; returns their names."""
+    for table, query in _ROWS[name].items():
+        database.execute(f"CREATE OR REPLACE VIEW out_{table} AS {query}")
+    return tuple(_ROWS[name])
+
 
 _CARE_SITE = """
 CREATE TABLE out_care_site AS
-SELECT seq, key AS care_site_id, NULL::VARCHAR AS care_site_name, 0 AS place_of_service_concept_id, ref
-FROM p_Organization ANTI JOIN rejected USING (seq)
-"""
-
-_EVENT_DAYS = """
-SELECT person_id, visit_start_date AS first, visit_end_date AS last FROM out_visit_occurrence
-UNION ALL SELECT person_id, condition_start_date, condition_start_date FROM out_condition_occurrence
-UNION ALL SELECT person_id, measurement_date, measurement_date FROM out_measurement
-UNION ALL SELECT person_id, observation_date, observation_date FROM out_observation
-UNION ALL SELECT person_id, drug_exposure_start_date, drug_exposure_start_date FROM out_drug_exposure
-UNION ALL SELECT person_id, procedure_date, procedure_date FROM out_procedure_occurrence
+SELECT seq, key AS care_site_id, NULL::VARCHAR AS care_site_name, 0 AS place_of_service_concept_id,
+       'Organization/' || id AS ref
+FROM organization
 """
 
 _PERIOD = """
@@ -125,29 +158,32 @@ CREATE TABLE out_observation_period AS
 SELECT person_id AS observation_period_id, person_id, first AS observation_period_start_date,
        greatest(first, least(coalesce(death_date, DATE '{extract}'), DATE '{extract}')) AS observation_period_end_date,
        {kind} AS period_type_concept_id
-FROM (SELECT person_id, min(first) AS first FROM event_day GROUP BY person_id)
+FROM (SELECT person_id, min(first) AS first FROM ({days}) GROUP BY person_id)
 LEFT JOIN out_death USING (person_id)
 """
 
 
-def latest_day(database: duckdb.DuckDBPyConnection) -> date:
-    """The last day that any kept encounter or event has; 1970-01-01 when there is none."""
-    columns = ["SELECT max(greatest(coalesce(ended, began), began))::DATE AS day FROM stay"]
-    columns += [f"SELECT max(day) FROM e_{name}" for name in ("Observation", "Condition", "Procedure")]
-    columns += [
-        f"SELECT max(day) FROM e_{name}" for name in ("MedicationRequest", "MedicationAdministration")
-    ]
-    row = database.execute(f"SELECT max(day) FROM ({' UNION ALL '.join(columns)})").fetchone()
-    return row[0] if row and row[0] is not None else date(1970, 1, 1)
-
-
-def write_events(database: duckdb.DuckDBPyConnection) -> None:
-    """Make the out tables of persons, conditions, procedures, drugs, care sites and deaths."""
-    for statement in (_PERSON, _CONDITION, _PROCEDURE, _DRUG, _CARE_SITE, PERSON_DEATH):
+def write_people(database: duckdb.DuckDBPyConnection) -> None:
+    """Make the out tables of persons, care sites and deaths; needs ``patient``, ``organization`` and ``visit``."""
+    for statement in (_PERSON, _CARE_SITE, PERSON_DEATH):
         database.execute(statement)
 
 
 def write_periods(database: duckdb.DuckDBPyConnection, extract: date) -> None:
     """Make out_observation_period: first event to death or the extract date. Needs all other out tables."""
-    database.execute(f"CREATE TABLE event_day AS {_EVENT_DAYS}")
-    database.execute(_PERIOD.format(extract=extract.isoformat(), kind=TYPE_EHR))
+    days = ["SELECT person_id, visit_start_date AS first FROM out_visit_occurrence"]
+    days += [
+        f"SELECT person_id, min({table.day}) FROM out_{name} GROUP BY person_id"
+        for name, table in EVENT_TABLES.items()
+    ]
+    database.execute(
+        _PERIOD.format(extract=extract.isoformat(), kind=TYPE_EHR, days=" UNION ALL ".join(days))
+    )
+
+
+def latest_day(database: duckdb.DuckDBPyConnection) -> date:
+    """The last day that any kept encounter or event has; 1970-01-01 when there is none."""
+    columns = ["SELECT max(greatest(coalesce(ended, began), began))::DATE AS day FROM stay"]
+    columns += [f"SELECT max({table.day}) FROM out_{name}" for name, table in EVENT_TABLES.items()]
+    row = database.execute(f"SELECT max(day) FROM ({' UNION ALL '.join(columns)})").fetchone()
+    return row[0] if row and row[0] is not None else date(1970, 1, 1)

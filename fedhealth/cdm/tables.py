@@ -134,10 +134,12 @@ PRIVATE_TABLES: dict[str, tuple[tuple[str, Type], ...]] = {
     "id_map": (("omop_table", "VARCHAR"), ("omop_id", "BIGINT"), ("fhir_reference", "VARCHAR")),
     "quarantine": (
         ("resource_type", "VARCHAR"),
+        ("file", "VARCHAR"),
         ("line", "BIGINT"),
         ("reason_code", "VARCHAR"),
         ("json_path", "VARCHAR"),
         ("source_digest", "VARCHAR"),
+        ("fhir_id", "VARCHAR"),
     ),
     "unmapped": (
         ("system", "VARCHAR"),

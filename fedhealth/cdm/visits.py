@@ -4,7 +4,6 @@ from datetime import date
 
 import duckdb
 
-from fedhealth.cdm.staging import reject
 from fedhealth.vocabulary.concepts import (
     DISCHARGED_EXPIRED,
     STILL_PATIENT,
@@ -19,31 +18,11 @@ from fedhealth.vocabulary.site_map import SiteSettings
 ADMITTED_FROM_EMERGENCY = 8870
 
 
-def define_times(database: duckdb.DuckDBPyConnection, time_zone: str) -> None:
-    """SQL macros for FHIR dates: ``moment`` (UTC, null for a date), ``day_of``, ``at_end`` (a date is its end).
-
-    A year or month alone is its last day. A time without an offset is in the site's time zone. What is before
-    1800 or after 2500 (infinity, 9999-12-31 for "open") is no time: it would become the end of the extract.
-    """
-    database.execute("SET TimeZone = 'UTC'")
-    # a cast to TIMESTAMP ignores the offset, one to TIMESTAMPTZ applies it
-    zoned = "timezone('UTC', try_cast(x AS TIMESTAMPTZ))"
-    if time_zone != "UTC":
-        local = f"timezone('UTC', timezone('{time_zone}', try_cast(x AS TIMESTAMP)))"
-        zoned = f"CASE WHEN regexp_matches(x, '[+-]\\d\\d(:?\\d\\d)?$') THEN {zoned} ELSE {local} END"
-    moment = f"CASE WHEN x[-1] = 'Z' THEN try_cast(x AS TIMESTAMP) ELSE {zoned} END"
-    day = (
-        "CASE WHEN length(x) > 10 THEN moment(x)::DATE "
-        "WHEN length(x) = 10 THEN try_cast(x AS DATE) WHEN length(x) = 7 THEN last_day(try_cast(x || '-01' AS DATE)) "
-        "WHEN length(x) = 4 THEN try_cast(x || '-12-31' AS DATE) END"
-    )
-    span = "BETWEEN '1800-01-01' AND '2500-12-31'"
-    database.execute(f"CREATE MACRO any_moment(x) AS CASE WHEN length(x) > 10 THEN {moment} END")
-    database.execute(f"CREATE MACRO moment(x) AS CASE WHEN any_moment(x) {span} THEN any_moment(x) END")
-    database.execute(f"CREATE MACRO any_day(x) AS {day}")
-    database.execute(f"CREATE MACRO day_of(x) AS CASE WHEN any_day(x) {span} THEN any_day(x) END")
+def reject(database: duckdb.DuckDBPyConnection, name: str, kind: str, reason: str, where: str) -> None:
+    """Leave out the resources of a type for which ``where`` holds and that are not left out already."""
     database.execute(
-        "CREATE MACRO at_end(x) AS coalesce(moment(x), day_of(x)::TIMESTAMP + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
+        f"INSERT INTO rejected SELECT seq, '{name}', '{kind}', '{reason}', '{name}' FROM p_{name} p "
+        f"WHERE ({where}) AND NOT EXISTS (FROM rejected r WHERE r.seq = p.seq)"
     )
 
 
@@ -209,7 +188,7 @@ SELECT seq, key AS visit_occurrence_id, person_id, visit_concept_id, began::DATE
        admitted_from AS admitted_from_concept_id, admitted_value AS admitted_from_source_value,
        CASE WHEN is_open THEN {STILL_PATIENT} ELSE discharged_to END AS discharged_to_concept_id,
        discharged_value AS discharged_to_source_value,
-       lag(key) OVER (PARTITION BY person_id ORDER BY began, key) AS preceding_visit_occurrence_id
+       lag(key) OVER (PARTITION BY person_id ORDER BY began, key) AS preceding_visit_occurrence_id, ref
 FROM visit
 """
 
@@ -228,7 +207,8 @@ SELECT s.seq, s.key AS visit_detail_id, visit.person_id,
        s.began::DATE AS visit_detail_start_date, moment(s.start_text) AS visit_detail_start_datetime,
        coalesce(day_of(s.end_text), visit.end_date) AS visit_detail_end_date,
        CASE WHEN s.end_text IS NULL THEN moment(visit.end_text) ELSE moment(s.end_text) END AS visit_detail_end_datetime,
-       {TYPE_EHR} AS visit_detail_type_concept_id, visit.care_site_id, visit.key AS visit_occurrence_id
+       {TYPE_EHR} AS visit_detail_type_concept_id, visit.care_site_id,
+       visit.key AS visit_occurrence_id, s.ref
 FROM stay s JOIN root ON root.ref = s.ref AND depth > 0 JOIN visit ON visit.ref = root.top
 """
 

@@ -1,4 +1,4 @@
-"""Find FHIR files and read them once, as blocks of JSON texts that DuckDB can scan without a copy.
+"""Find FHIR files, cut them into parts of equal work, and read a part as blocks of JSON texts for DuckDB.
 
 NDJSON is cut at newlines only, so that one bad line stays one bad line. A ``.json`` file is one resource, one
 bundle (transaction, batch, searchset, collection, document, message, history) or NDJSON under another name.
@@ -6,7 +6,8 @@ bundle (transaction, batch, searchset, collection, document, message, history) o
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -16,7 +17,16 @@ import pyarrow as pa
 
 from fedhealth.errors import ConfigError, DataError
 
-BLOCK_BYTES = 64 * 2**20
+MEBI = 2**20
+PART_BYTES = 32 * MEBI
+"""Bytes of JSON that one part has at least, if there are so many."""
+BLOCK_BYTES = 32 * MEBI
+MAX_TEXT_BYTES = 64 * MEBI
+"""A line, or a ``.json`` file that is no NDJSON, longer than this is quarantined (``too_large``) unread."""
+MAX_EXPANSION = 200
+"""How many times its size a gzip file may hold; FHIR in NDJSON holds 10 to 50 times, a zip bomb 1000."""
+FREE_EXPANSION_BYTES = 256 * MEBI
+_GZIP_GUESS = 12
 NDJSON = (".ndjson", ".jsonl")
 SUFFIXES = (*NDJSON, ".json")
 _BOM = b"\xef\xbb\xbf"
@@ -28,10 +38,20 @@ SCHEMA = pa.schema(
         ("full_url", pa.string()),
         ("fhir_version", pa.string()),
         ("state", pa.string()),
+        ("stamp", pa.string()),
     ]
 )
-"""A block: line (or entry) number from 1, JSON text, and for bundle entries the full URL, the version that the
-bundle states, and a state (``no_resource``, ``deleted``, ``not_utf8``) when the text is not to be loaded."""
+"""A block: line number from 1, JSON text, and for bundle entries the full URL, the version and the time that the
+bundle states; ``state`` (``no_resource``, ``deleted``, ``not_utf8``, ``too_large``) when the text is not loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file (its place in the list of files), or those of its lines that begin in [start, end)."""
+
+    file: int
+    start: int = 0
+    end: int | None = None
 
 
 def find_files(folder: Path) -> tuple[Path, ...]:
@@ -59,54 +79,147 @@ def is_fhir_name(name: str) -> bool:
     return not name.startswith(".") and name.removesuffix(".gz").endswith(SUFFIXES)
 
 
-def read_blocks(path: Path, *, called: str) -> Iterator[pa.Table]:
-    """The texts of one file in blocks of about 64 MiB (a ``.json`` file: one block), with schema ``SCHEMA``.
+def plan_parts(paths: Sequence[Path]) -> tuple[tuple[Piece, ...], ...]:
+    """Cut files into parts of about ``PART_BYTES``: small files together, large NDJSON files in ranges.
+
+    A gzip file cannot be cut, nor can a ``.json`` file.
+    """
+    parts: list[tuple[Piece, ...]] = []
+    current: list[Piece] = []
+    filled = 0
+    for file, path in enumerate(paths):
+        size = path.stat().st_size
+        if path.name.endswith(NDJSON) and size > PART_BYTES:
+            starts = range(0, size, PART_BYTES)
+            parts += [(Piece(file, start, start + PART_BYTES),) for start in starts]
+            continue
+        weight = size * _GZIP_GUESS if path.name.endswith(".gz") else size
+        if current and filled + weight > PART_BYTES:
+            parts.append(tuple(current))
+            current, filled = [], 0
+        current.append(Piece(file))
+        filled += weight
+    return (*parts, tuple(current)) if current else tuple(parts)
+
+
+def read_blocks(
+    path: Path, *, called: str, start: int = 0, end: int | None = None
+) -> Generator[pa.Table, None, int]:
+    """The texts of one file, or of its lines that begin in [start, end), in blocks with schema ``SCHEMA``.
+
+    Lines are numbered from 1 at ``start``; the generator returns how many there were.
 
     Args:
       path: the file.
       called: how an error calls it, such as ``file 3 of 12``. Errors may leave the site, and exports by
         patient are named after people.
+      start, end: byte offsets; of an NDJSON file that is not compressed.
 
     Raises:
-      DataError: the file cannot be read to its end; its name is in a note alone.
+      DataError: the file cannot be read to its end, or holds more than a gzip file of its size should; its
+        name is in a note alone.
     """
     try:
         with _open(path) as stream:
             if path.name.removesuffix(".gz").endswith(NDJSON):
-                yield from _ndjson(stream)
-            else:
-                yield from _json(stream.read().removeprefix(_BOM))
+                return (yield from _ndjson(stream, start=start, end=end))
+            return (yield from _json(stream))
+    except _TooLargeError:
+        error = DataError(
+            f"{called} expands to more than {MAX_EXPANSION} times its size (code too_large)",
+            "find it in site.log or by counting the FHIR files sorted by path; unpack it yourself if it is right",
+        )
     except (EOFError, zlib.error, OSError):
         error = DataError(
             f"{called} cannot be read to its end (code unreadable_file)",
             "find it in site.log or by counting the FHIR files sorted by path; copy or export it again, "
             "and check it with gzip -t",
         )
-        # quoted: a name may hold line ends and bytes that are no text
-        error.add_note(f"the file: {str(path)!r}")
-        raise error from None
+    # quoted: a name may hold line ends and bytes that are no text
+    error.add_note(f"the file: {str(path)!r}")
+    raise error from None
+
+
+class _TooLargeError(Exception):
+    """A gzip file holds more than it should."""
+
+
+class _Guarded:
+    """A gzip file that refuses to expand without end."""
+
+    def __init__(self, stream: IO[bytes], *, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    def read(self, size: int) -> bytes:
+        return self._spend(self._stream.read(size))
+
+    def readline(self, size: int) -> bytes:
+        return self._spend(self._stream.readline(size))
+
+    def _spend(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise _TooLargeError
+        return data
+
+    def __enter__(self) -> "_Guarded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
 
 def _open(path: Path) -> IO[bytes]:
     if not path.name.endswith(".gz"):
         return path.open("rb")
-    if path.stat().st_size == 0:  # gzip reads it as empty, but a compressed nothing has 20 bytes
+    size = path.stat().st_size
+    if size == 0:  # gzip reads it as empty, but a compressed nothing has 20 bytes
         raise EOFError
-    return cast(IO[bytes], gzip.open(path, "rb"))
+    limit = max(FREE_EXPANSION_BYTES, MAX_EXPANSION * size)
+    return cast(IO[bytes], _Guarded(cast(IO[bytes], gzip.open(path, "rb")), limit=limit))
 
 
-def _ndjson(stream: IO[bytes]) -> Iterator[pa.Table]:
-    rest, first, is_start = b"", 1, True
-    while chunk := stream.read(BLOCK_BYTES):
-        data = rest + (chunk.removeprefix(_BOM) if is_start else chunk)
-        is_start = False
+def _ndjson(
+    stream: IO[bytes], *, start: int = 0, end: int | None = None, rest: bytes = b""
+) -> Generator[pa.Table, None, int]:
+    position, first = start, 1
+    if start:
+        stream.seek(start - 1)
+        position += _skip_line(stream) - 1
+    while True:
+        if end is None or position < end:
+            chunk = stream.read(BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - position))
+        else:  # the range ends here, its last line may not
+            chunk = stream.readline(BLOCK_BYTES) if rest else b""
+        if not chunk:
+            break
+        data = rest + (chunk.removeprefix(_BOM) if position == 0 else chunk)
+        position += len(chunk)
         cut = data.rfind(b"\n") + 1
         rest = data[cut:]
         if cut:
             yield lines_block(data[:cut], first=first)
             first += data.count(b"\n", 0, cut)
+        if len(rest) > MAX_TEXT_BYTES:
+            position += _skip_line(stream)
+            rest = b""
+            yield _table(np.array([first]), pa.array([""], pa.large_string()), states=["too_large"])
+            first += 1
     if rest:
         yield lines_block(rest, first=first)
+        first += 1
+    return first - 1
+
+
+def _skip_line(stream: IO[bytes]) -> int:
+    """Read on behind the next line end; returns the number of bytes."""
+    skipped = 0
+    while chunk := stream.readline(BLOCK_BYTES):
+        skipped += len(chunk)
+        if chunk.endswith(b"\n"):
+            break
+    return skipped
 
 
 def lines_block(data: bytes, *, first: int) -> pa.Table:
@@ -156,68 +269,31 @@ def _table(
 ) -> pa.Table:
     none = pa.nulls(len(numbers), pa.string())
     state = none if states is None else pa.array(states, pa.string())
-    return pa.Table.from_arrays([pa.array(numbers, pa.int64()), texts, none, none, state], schema=SCHEMA)
+    return pa.Table.from_arrays(
+        [pa.array(numbers, pa.int64()), texts, none, none, state, none], schema=SCHEMA
+    )
 
 
-class _Request(msgspec.Struct):
-    method: str = ""
-    url: str = ""
-
-
-class _Entry(msgspec.Struct):
-    resource: msgspec.Raw = msgspec.Raw(b"null")
-    fullUrl: str | None = None
-    request: _Request = msgspec.field(default_factory=_Request)
-
-
-class _Bundle(msgspec.Struct):
-    resourceType: str = ""
-    fhirVersion: str | None = None
-    type: str = ""
-    entry: list[_Entry] = msgspec.field(default_factory=list)
-
-
-_BUNDLE = msgspec.json.Decoder(_Bundle)
-
-
-def _json(data: bytes) -> Iterator[pa.Table]:
-    try:
-        msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if data.count(b"\n") and data.lstrip().split(b"\n", 1)[0].rstrip().endswith(b"}"):
-            yield lines_block(data, first=1)
-            return
+def _json(stream: IO[bytes]) -> Generator[pa.Table, None, int]:
+    data = stream.read(MAX_TEXT_BYTES + 1).removeprefix(_BOM)
+    first_line = data.lstrip().split(b"\n", 1)[0].rstrip()
+    if len(data) > MAX_TEXT_BYTES:
+        if _is_json(first_line):
+            return (yield from _ndjson(stream, rest=data))
+        yield _table(np.array([1]), pa.array([""], pa.large_string()), states=["too_large"])
+        return 1
+    if not _is_json(data) and data.count(b"\n") and first_line.endswith(b"}"):
+        yield lines_block(data, first=1)
+        return data.count(b"\n") + 1
     if data.strip():
         text, state = _decode(data)
         yield _table(np.array([1]), pa.array([text], pa.large_string()), states=[state])
+    return 1
 
 
-def bundle_block(text: str, *, line: int) -> pa.Table | None:
-    """The entries of a bundle, or None when the text is no well-formed bundle.
-
-    Entry n of the bundle in line L has line number L. An entry without a resource is kept with its state, so
-    that it is counted: ``deleted`` (a history's DELETE) or ``no_resource``. Older versions of a resource that
-    the bundle says was deleted are ``deleted`` too.
-    """
+def _is_json(data: bytes) -> bool:
     try:
-        bundle = _BUNDLE.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nested deeper than JSON is read
-        return None
-    rows: list[tuple[int, str, str | None, str | None, str | None]] = []
-    seen: set[str] = set()
-    deleted: set[str] = set()
-    for entry in bundle.entry:
-        raw = bytes(entry.resource).decode()
-        is_delete = entry.request.method == "DELETE"
-        target = entry.request.url or "/".join((entry.fullUrl or "").split("/")[-2:])
-        if is_delete and target not in seen:
-            deleted.add(target)
-        seen.add(target)
-        state = "deleted" if is_delete or (bundle.type == "history" and target in deleted) else None
-        if state is None and raw == "null":
-            state = "no_resource"
-        rows.append((line, raw, entry.fullUrl, bundle.fhirVersion, state))
-    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in SCHEMA]
-    return pa.Table.from_arrays(
-        [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

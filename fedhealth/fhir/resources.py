@@ -51,6 +51,11 @@ class ResourceShape:
     statuses: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that are read."""
+        return tuple(json.loads(self.fields))
+
 
 _REFERENCE = {"reference": "VARCHAR"}
 _PERIOD = {"start": "VARCHAR", "end": "VARCHAR"}
@@ -249,5 +254,27 @@ SHAPES: dict[str, ResourceShape] = {
     ),
 }
 """The types that we read. Medication is read for its code alone and gives no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a resource is left out: ``sql`` over its fields is true; ``path`` is the JSON path of the fault."""
+
+    kind: str
+    reason: str
+    path: str
+    sql: str
+
+
+def verdicts(name: str) -> tuple[Verdict, ...]:
+    """The checks of a resource by itself, in the order in which they count."""
+    shape = SHAPES[name]
+    found = [Verdict("excluded", reason, name, condition) for condition, reason in shape.left_out]
+    if shape.statuses:
+        codes = ", ".join(f"'{code}'" for code in shape.statuses)
+        broken = f"status IS NULL OR status NOT IN ({codes})"
+        found.append(Verdict("quarantined", "invalid_status", f"{name}.status", broken))
+    return tuple(found)
+
 
 LOADED = tuple(name for name in SHAPES if name != "Medication")

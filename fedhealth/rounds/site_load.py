@@ -1,10 +1,9 @@
 """A site's load: FHIR to CDM, then the gate whose verdict decides whether the site takes part."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from fedhealth.cdm import Accounting, harmonize
+from fedhealth.cdm import Accounting, Progress, harmonize
 from fedhealth.config import FhirValidation
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
@@ -19,7 +18,8 @@ def harmonise_site(
     site_map: Path | None,
     site_secret: bytes,
     validate: FhirValidation = "sample",
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    workers: int = 1,
 ) -> Accounting:
     """Convert a site's FHIR data to its CDM; what was derived from an older load is dropped.
 
@@ -37,6 +37,7 @@ def harmonise_site(
         site_secret=site_secret,
         validate=validate,
         progress=progress,
+        workers=workers,
     )
 
 

@@ -98,27 +98,42 @@ def test_what_is_left_out_has_no_row(left_out):
     assert left_out.column("private/id_map", "fhir_reference") == ["Patient/ada"]
 
 
-def test_what_is_quarantined_is_listed_with_its_line_and_digest_and_nothing_of_its_text(left_out):
-    rows = left_out.rows("private/quarantine", "line", "resource_type", "reason_code", "source_digest")
-    assert rows == sorted(
-        (number, resource["resourceType"], outcome.split(":")[1], sha256(lines([resource])).hexdigest())
+def test_what_is_quarantined_is_listed_with_its_place_and_nothing_of_its_text(left_out):
+    rows = left_out.rows("private/quarantine", "line", "file", "resource_type", "reason_code")
+    expected = {
+        (number, "all.ndjson", resource["resourceType"], outcome.split(":")[1]): resource
         for number, ((outcome, _), resource) in enumerate(
             zip(LEFT_OUT, left_out_resources(), strict=True), start=2
         )
         if outcome.startswith("quarantined")
-    )
+    }
+    assert rows == sorted(expected)
+    found = left_out.rows("private/quarantine", "line", "source_digest", "fhir_id")
+    for (line, digest, fhir_id), resource in zip(found, (expected[row] for row in rows), strict=True):
+        assert digest or fhir_id, line  # what the text alone condemns has its digest, the rest its id
+        assert digest in (None, sha256(lines([resource])).hexdigest())
+        assert fhir_id in (None, resource.get("id"))
 
 
 def test_every_reason_in_the_code_is_explained_in_the_reference():
     package = Path(fedhealth.__file__).parent
     staging, *others = (
-        (package / "cdm" / f"{name}.py").read_text() for name in ("staging", "visits", "events")
+        (package / "cdm" / f"{name}.py").read_text() for name in ("scan", "gather", "visits", "events")
     )
     named = set(re.findall(r'"(?:excluded|quarantined)",\s*"(\w+)"', staging + "".join(others)))
     named |= set(re.findall(r"(?:THEN|ELSE|state =) '(\w+)'", staging))
     named |= {reason for shape in SHAPES.values() for _, reason in shape.left_out}
+    others_named = re.findall(r"'(?:excluded|quarantined)'\"?, \"?'(\w+)'", "".join(others))
+    named |= set(others_named) | {"too_large"}
     named -= {"excluded", "quarantined", "not_utf8"}  # kinds, and a state that becomes not_json
-    assert {"fhir_version", "not_json", "type_not_loaded", "malformed_bundle", "planned"} <= named
+    assert {
+        "fhir_version",
+        "not_json",
+        "type_not_loaded",
+        "malformed_bundle",
+        "planned",
+        "duplicate",
+    } <= named
     page = (package.parent / "docs" / "reference" / "harmonisation.md").read_text()
     assert {reason for reason in named if f"`{reason}`" not in page} == set()
 

@@ -70,7 +70,7 @@ def test_every_form_of_the_same_resources_gives_the_same_tables(load, plain, for
 
 def test_many_rows_in_another_order_and_with_more_threads_give_the_same_tables(load):
     people = [patient(f"p{n}", birthDate=f"{1930 + n % 80}-01-01") for n in range(3000)]
-    assert load(people).digests() == load(people[::-1], threads=4).digests()
+    assert load(people).digests() == load(people[::-1], workers=4).digests()
 
 
 def test_what_crosses_the_edge_of_a_block_is_read_whole(load, plain, monkeypatch):
@@ -176,3 +176,34 @@ def test_the_command_says_in_one_line_which_file_is_damaged_and_exits_with_2(tmp
     assert "Fix: " in said[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "cdm").exists()
+
+
+def deletion(target, **fields):
+    entry = {"request": {"method": "DELETE", "url": target}} | fields
+    return json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("stamp", "updated", "is_deleted"),
+    [
+        (None, None, True),
+        (None, "2024-01-02T00:00:00Z", True),
+        ("2024-01-01T00:00:00Z", None, True),
+        ("2024-01-02T00:00:00Z", "2024-01-01T00:00:00Z", True),
+        ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", False),
+    ],
+)
+def test_a_deletion_in_another_file_removes_what_is_not_known_to_be_later(load, stamp, updated, is_deleted):
+    ada = patient("ada", **({"meta": {"lastUpdated": updated}} if updated else {}))
+    gone = deletion("Patient/ada", **({"response": {"lastModified": stamp}} if stamp else {}))
+    loaded = load(files={"a.json": gone, "b.ndjson": lines([ada, patient("bo")])})
+    expected = {"excluded:deleted": 1} if is_deleted else {}
+    assert loaded.reasons("Patient") == expected
+    assert len(loaded.column("person", "person_id")) == 2 - len(expected)
+
+
+def test_many_parts_give_the_same_tables_as_one(load, monkeypatch):
+    whole = load(small_hospital())
+    monkeypatch.setattr("fedhealth.fhir.files.PART_BYTES", 700)
+    assert load(small_hospital()).digests() == whole.digests()
+    assert load(small_hospital(), workers=2).digests() == whole.digests()

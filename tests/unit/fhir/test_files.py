@@ -1,12 +1,21 @@
 """Finding files and cutting them into texts."""
 
+import gzip
 import json
 
 import pytest
 from simulator.hospital import bundle, patient, write_files
 
 from fedhealth.errors import ConfigError, DataError
-from fedhealth.fhir.files import bundle_block, find_files, is_fhir_name, lines_block, read_blocks
+from fedhealth.fhir.bundles import bundle_block
+from fedhealth.fhir.files import (
+    MAX_EXPANSION,
+    find_files,
+    is_fhir_name,
+    lines_block,
+    plan_parts,
+    read_blocks,
+)
 
 
 def texts(table):
@@ -98,3 +107,60 @@ def test_what_is_no_bundle_gives_none(text):
 
 def test_an_empty_bundle_has_no_entries():
     assert bundle_block('{"resourceType":"Bundle"}', line=1).num_rows == 0
+
+
+@pytest.mark.parametrize("size", [1, 5, 9, 10, 11, 40])
+def test_every_line_is_in_exactly_one_range_however_a_file_is_cut(tmp_path, monkeypatch, size):
+    data = b'{"a":1}\n\n{"b":22222222}\r\n{"c":3}\n{"d":4}'
+    path = write_files(tmp_path, {"a.ndjson": data}) / "a.ndjson"
+    monkeypatch.setattr("fedhealth.fhir.files.PART_BYTES", size)
+    parts = plan_parts([path])
+    found, before = [], 0
+    for (piece,) in parts:
+        reader = read_blocks(path, called="a file", start=piece.start, end=piece.end)
+        blocks, lines = drain(reader)
+        found += [(before + line, json.loads(text)) for block in blocks for line, text in texts(block)]
+        before += lines
+    assert found == [(1, {"a": 1}), (3, {"b": 22222222}), (4, {"c": 3}), (5, {"d": 4})]
+
+
+def test_small_files_share_a_part_and_only_ndjson_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedhealth.fhir.files.PART_BYTES", 100)
+    files = {"a.ndjson": b"x" * 40, "b.ndjson": b"x" * 40, "c.json": b"x" * 300, "d.ndjson": b"x" * 250}
+    folder = write_files(tmp_path, files)
+    parts = plan_parts([folder / name for name in files])
+    assert [[(piece.file, piece.start) for piece in part] for part in parts] == [
+        [(0, 0), (1, 0)],
+        [(3, 0)],
+        [(3, 100)],
+        [(3, 200)],
+        [(2, 0)],
+    ]
+
+
+def test_a_line_that_is_too_long_is_skipped_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedhealth.fhir.files.MAX_TEXT_BYTES", 50)
+    monkeypatch.setattr("fedhealth.fhir.files.BLOCK_BYTES", 20)
+    path = write_files(tmp_path, {"a.ndjson": b'{"a":1}\n' + b"x" * 500 + b'\n{"b":2}\n'}) / "a.ndjson"
+    blocks, lines = drain(read_blocks(path, called="a file"))
+    rows = [row for b in blocks for row in zip(b["line"].to_pylist(), b["state"].to_pylist(), strict=True)]
+    assert (rows, lines) == ([(1, None), (2, "too_large"), (3, None)], 3)
+
+
+def test_a_gzip_file_that_expands_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedhealth.fhir.files.FREE_EXPANSION_BYTES", 10_000)
+    bomb = gzip.compress(b'{"a":1}\n' * 500_000)
+    path = write_files(tmp_path, {"a.ndjson.gz": bomb}) / "a.ndjson.gz"
+    assert len(bomb) * MAX_EXPANSION < 4_000_000
+    with pytest.raises(DataError, match="too_large"):
+        list(read_blocks(path, called="file 1 of 1"))
+
+
+def drain(reader):
+    """The blocks of a reader, and what it returns."""
+    blocks = []
+    while True:
+        try:
+            blocks.append(next(reader))
+        except StopIteration as stop:
+            return blocks, stop.value

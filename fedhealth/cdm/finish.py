@@ -1,0 +1,98 @@
+"""Step 4, once: the rows of all blocks as one CDM folder, with its account.
+
+The large tables are sorted by person and key, so that a table's bytes depend on its rows alone, whatever order
+and form they came in, and a person's rows lie together.
+"""
+
+import hashlib
+from pathlib import Path
+
+import duckdb
+
+from fedhealth import __version__
+from fedhealth.cdm.accounting import Accounting
+from fedhealth.cdm.bookkeeping import account_run, describe_source, trace_rows
+from fedhealth.cdm.output import write_private, write_record, write_tables
+from fedhealth.cdm.rows import EVENT_TABLES, latest_day, write_people, write_periods
+from fedhealth.cdm.staged import TIMES
+from fedhealth.cdm.tables import TABLES
+from fedhealth.cdm.visits import write_visits
+from fedhealth.cdm.workspace import Plan, has, quoted, read_plan, saved, step
+from fedhealth.vocabulary.maps import shipped_digest
+
+_LOADED = (
+    *("patient", "stay", "root", "visit", "organization", "medication"),
+    *(
+        f"coded_{field}"
+        for field in ("condition", "procedure", "drug", "measurement", "class", "disposition", "admit_source")
+    ),
+)
+
+
+def finish(work: Path, folder: Path, *, total: int, threads: int = 1) -> Accounting:
+    """Write the CDM of a mapped working folder into ``folder``.
+
+    Args:
+      work: the working folder.
+      folder: an empty folder.
+      total: how many lines and entries the scans read.
+      threads: DuckDB threads.
+
+    Returns:
+      The account, without seconds.
+
+    Raises:
+      DataError: the account does not add up: a defect of ours.
+    """
+    plan = read_plan(work)
+    mapped = plan.mapped()
+    digest = hashlib.sha256((shipped_digest() + mapped.digest).encode()).hexdigest()
+    with step(work, time_zone=mapped.settings.time_zone, threads=threads) as database:
+        for name in _LOADED:
+            database.execute(f"CREATE TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet'")
+        _view_rows(database, work)
+        _view_left(database, work, plan)
+        extract = mapped.settings.extract_date or latest_day(database)
+        write_visits(database, extract)
+        write_people(database)
+        write_periods(database, extract)
+        describe_source(database, plan.site, extract, digest)
+        tables = write_tables(database, folder)
+        trace_rows(database)
+        write_private(database, folder)
+        write_record(
+            folder, site=plan.site, map_digest=digest, software_version=__version__, recorded=extract
+        )
+        return account_run(database, plan.site, total=total, tables=tables)
+
+
+def _view_rows(database: duckdb.DuckDBPyConnection, work: Path) -> None:
+    """Make ``out_<table>`` of events over the rows of all blocks, none if no block has any."""
+    for table in EVENT_TABLES:
+        if any(has(work, "map", f"{table}-{name}") for name in TIMES):
+            database.execute(f"CREATE VIEW out_{table} AS FROM {saved(work, 'map', f'{table}-*')}")
+        else:
+            columns = ", ".join(f"{column.name} {column.type}" for column in TABLES[table].columns)
+            database.execute(f"CREATE TABLE out_{table} (seq BIGINT, {columns}, link VARCHAR, ref VARCHAR)")
+
+
+def _view_left(database: duckdb.DuckDBPyConnection, work: Path, plan: Plan) -> None:
+    """Make ``all_left`` and ``all_tally`` over all steps, and ``place`` to turn pieces into files and lines."""
+    for name in ("left", "tally"):
+        union = f"FROM {saved(work, 'scan', name)}"
+        if has(work, "map", name):
+            union += f" UNION ALL FROM {saved(work, 'map', name)}"
+        if name == "left":
+            union += f" UNION ALL FROM '{quoted(work / 'lookup' / 'left')}.parquet'"
+        database.execute(f"CREATE VIEW all_{name} AS {union}")
+    files = [Path(plan.files[piece.file]).name for part in plan.parts for piece in part]
+    numbers = [piece.file for part in plan.parts for piece in part]
+    database.execute("CREATE TABLE named (piece INTEGER, file_number INTEGER, file VARCHAR)")
+    database.executemany(
+        "INSERT INTO named VALUES (?, ?, ?)", list(zip(range(len(files)), numbers, files, strict=True))
+    )
+    database.execute(
+        "CREATE TABLE place AS SELECT piece, file, coalesce(sum(lines) OVER (PARTITION BY file_number ORDER BY piece "
+        f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::BIGINT AS lines_before FROM named "
+        f"JOIN {saved(work, 'scan', 'piece')} USING (piece)"
+    )

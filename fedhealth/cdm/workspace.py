@@ -1,0 +1,133 @@
+"""The working folder of a harmonisation: what is to do, and the Parquet files through which its steps talk.
+
+    plan.json                    the files, their parts and the settings (file names: it never leaves the site)
+    scan/<part>/<Type>.parquet   the resources of a part, parsed and checked; beside them what was left out
+    lookup/<name>.parquet        what all parts together say: persons, visits, codes, units, losers
+    map/<part>/<table>.parquet   the OMOP rows of a part
+
+Every step writes its own folder only, so that steps can run in any order of parts, in any process.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from pydantic import BaseModel, ConfigDict
+
+from fedhealth.cdm.times import define_times
+from fedhealth.config import FhirValidation
+from fedhealth.errors import DataError
+from fedhealth.fhir.files import Piece, find_files, plan_parts
+from fedhealth.vocabulary.site_map import SiteMap, read_site_map
+
+STEP_MEMORY = "1200MB"
+"""What DuckDB may hold in one step before it spills to the working folder."""
+
+SMALL_TABLES = {
+    "left": "seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR, path VARCHAR, piece INTEGER, "
+    "line BIGINT, digest VARCHAR, id VARCHAR",
+    "tally": "what VARCHAR, name VARCHAR, detail VARCHAR, n BIGINT",
+    "deleted": "ref VARCHAR, stamp VARCHAR",
+    "codings": "field VARCHAR, json VARCHAR",
+    "quantities": "code VARCHAR, unit_system VARCHAR, unit_code VARCHAR, unit_text VARCHAR",
+    "refs": "ref VARCHAR",
+    "urls": "url VARCHAR, ref VARCHAR",
+    "samples": "type VARCHAR, key BIGINT, seq BIGINT, text VARCHAR",
+}
+"""The small tables that a scan leaves beside its resources."""
+
+
+class Plan(BaseModel):
+    """What is to be done: written once, read by every step."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    site: str
+    files: tuple[str, ...]
+    parts: tuple[tuple[Piece, ...], ...]
+    site_map: str | None
+    validate_with_models: FhirValidation
+
+    def mapped(self) -> SiteMap:
+        """The site map."""
+        return read_site_map(None if self.site_map is None else Path(self.site_map))
+
+    def pieces(self, part: int) -> range:
+        """The numbers, over the whole plan, of the pieces of a part."""
+        first = sum(len(pieces) for pieces in self.parts[:part])
+        return range(first, first + len(self.parts[part]))
+
+
+def write_plan(
+    work: Path, fhir_dir: Path, *, site: str, site_map: Path | None, validate: FhirValidation
+) -> Plan:
+    """Find the files, cut them into parts and keep the plan in ``work``.
+
+    Raises:
+      ConfigError: the FHIR folder or the site map is wrong.
+      DataError: there is no FHIR file.
+    """
+    files = find_files(fhir_dir)
+    read_site_map(site_map)
+    plan = Plan(
+        site=site,
+        files=tuple(str(path.resolve()) for path in files),
+        parts=plan_parts(files),
+        site_map=None if site_map is None else str(site_map.resolve()),
+        validate_with_models=validate,
+    )
+    work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (work / "plan.json").write_text(plan.model_dump_json())
+    return plan
+
+
+def read_plan(work: Path) -> Plan:
+    """The plan of a working folder."""
+    return Plan.model_validate_json((work / "plan.json").read_bytes())
+
+
+@contextmanager
+def step(work: Path, *, time_zone: str, threads: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of one step's own, in memory, that spills into the working folder.
+
+    Raises:
+      DataError: DuckDB fails; what it says quotes values, and is not passed on.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": threads,
+        "memory_limit": STEP_MEMORY,
+        "temp_directory": str(work / "spill"),
+        "preserve_insertion_order": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    try:
+        with duckdb.connect(":memory:", config=config) as database:
+            define_times(database, time_zone)
+            yield database
+    except duckdb.Error as error:
+        raise DataError(
+            f"the FHIR data cannot be harmonised (code {type(error).__name__})",
+            "check free disk space and memory, then report this as a defect",
+        ) from None
+
+
+def save(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """Write the rows of a query as an intermediate Parquet file."""
+    database.execute(f"COPY ({query}) TO '{quoted(path)}' (FORMAT parquet, COMPRESSION lz4_raw)")
+
+
+def quoted(path: Path) -> str:
+    """A path inside an SQL string."""
+    return str(path).replace("'", "''")
+
+
+def saved(work: Path, step_name: str, name: str) -> str:
+    """SQL that reads one table of all parts of a step; a table that no part has must not be asked for."""
+    return f"read_parquet('{quoted(work)}/{step_name}/*/{name}.parquet')"
+
+
+def has(work: Path, step_name: str, name: str) -> bool:
+    """Whether any part of a step left this table."""
+    return any((work / step_name).glob(f"*/{name}.parquet"))
