@@ -13,7 +13,7 @@ import duckdb
 from fedhealth.cdm.items import make_items
 from fedhealth.cdm.rows import EVENT_TABLES, make_rows
 from fedhealth.cdm.staged import CODES, DRUGS, TIMES
-from fedhealth.cdm.workspace import quoted, read_plan, save, step
+from fedhealth.cdm.workspace import block_step, quoted, read_plan, save
 from fedhealth.fhir.resources import verdicts
 
 _LOOKUPS = (
@@ -32,9 +32,9 @@ def map_block(work: Path, block: str, *, site_secret: bytes) -> None:
     settings = read_plan(work).mapped().settings
     folder = work / "map" / block
     folder.mkdir(parents=True, exist_ok=True)
-    with step(work, time_zone=settings.time_zone) as database:
+    with block_step(work, time_zone=settings.time_zone) as database:
         for name in _LOOKUPS:
-            database.execute(f"CREATE TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet'")
+            database.execute(f"CREATE TEMP TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet'")
         database.execute(_LEFT)
         database.execute(_TALLY)
         for name in TIMES:
@@ -46,10 +46,10 @@ def map_block(work: Path, block: str, *, site_secret: bytes) -> None:
 
 
 _LEFT = """
-CREATE TABLE "left" (seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR, path VARCHAR, piece INTEGER, line BIGINT,
+CREATE TEMP TABLE "left" (seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR, path VARCHAR, piece INTEGER, line BIGINT,
                      digest VARCHAR, id VARCHAR)
 """
-_TALLY = "CREATE TABLE tally (what VARCHAR, name VARCHAR, detail VARCHAR, n BIGINT)"
+_TALLY = "CREATE TEMP TABLE tally (what VARCHAR, name VARCHAR, detail VARCHAR, n BIGINT)"
 
 
 def _map_type(
@@ -134,7 +134,7 @@ def _join(name: str, source: str) -> str:
         for place, column in ((1, "kind"), (2, "reason"), (3, "path"))
     )
     return f"""
-CREATE OR REPLACE TABLE event AS
+CREATE OR REPLACE TEMP TABLE event AS
 SELECT p.* REPLACE (coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) AS day,
                     coalesce(p.time, CASE WHEN NOT p.is_dated THEN place.start_time END) AS time),
        who.person_id, place.visit_id, place.detail_id, {chosen},
@@ -156,7 +156,7 @@ def _leave(database: duckdb.DuckDBPyConnection, name: str) -> None:
 _AT = "coalesce(time, day::TIMESTAMP + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
 
 _BY_TIME = f"""
-CREATE OR REPLACE TABLE by_time AS
+CREATE OR REPLACE TEMP TABLE by_time AS
 SELECT e.seq, arg_max(v.key, (v.began, v.key)) AS visit_id
 FROM (SELECT seq, person_id, {_AT} AS at FROM event WHERE outcome = 0 AND link = 'none') e
 JOIN span v ON v.person_id = e.person_id
@@ -165,7 +165,7 @@ GROUP BY e.seq
 """
 
 _BY_DETAIL = f"""
-CREATE OR REPLACE TABLE by_detail AS
+CREATE OR REPLACE TEMP TABLE by_detail AS
 SELECT e.seq, arg_max(s.key, (s.began, s.key)) AS detail_id
 FROM (SELECT seq, person_id, {_AT} AS at, coalesce(event.visit_id, by_time.visit_id) AS visit_id
       FROM event LEFT JOIN by_time USING (seq) WHERE outcome = 0 AND detail_id IS NULL) e
@@ -175,7 +175,7 @@ GROUP BY e.seq
 """
 
 _KEPT = """
-CREATE OR REPLACE TABLE kept AS
+CREATE OR REPLACE TEMP TABLE kept AS
 SELECT e.* REPLACE (coalesce(e.visit_id, t.visit_id) AS visit_id, coalesce(e.detail_id, d.detail_id) AS detail_id,
                     CASE WHEN t.visit_id IS NOT NULL THEN 'time' ELSE link END AS link)
 FROM event e LEFT JOIN by_time t USING (seq) LEFT JOIN by_detail d USING (seq) WHERE outcome = 0

@@ -15,12 +15,12 @@ _SHARED = (
 _VALUES = "coding, number, flag, comparator, unit_code, unit_text, low, high"
 
 _ITEM = f"""
-CREATE OR REPLACE TABLE item AS
+CREATE OR REPLACE TEMP TABLE item AS
 SELECT {_SHARED}, 0 AS n, k.key, k.id, {_VALUES} FROM kept k WHERE is_item
 """
 
 _COMPONENTS = """
-CREATE OR REPLACE TABLE part AS
+CREATE OR REPLACE TEMP TABLE part AS
 SELECT c.*, k.id AS whole FROM read_parquet([{files}]) c JOIN (SELECT seq, id FROM kept WHERE has_components) k USING (seq)
 """
 
@@ -35,14 +35,14 @@ JOIN measure_of m ON m.code = c.code AND m.unit_system = c.unit_system AND m.uni
 """
 
 _INFERRED = """
-CREATE OR REPLACE TABLE inferred AS
+CREATE OR REPLACE TEMP TABLE inferred AS
 SELECT i.seq, i.n, any_value(p.factor) AS factor, any_value(p.shift) AS shift
 FROM item i JOIN plausible p ON p.concept_id = i.concept_id AND i.number BETWEEN p.low AND p.high
 WHERE i.state = 'unit_missing' AND {allowed} GROUP BY ALL HAVING count(*) = 1
 """
 
 _VALUED = """
-CREATE OR REPLACE TABLE valued AS
+CREATE OR REPLACE TEMP TABLE valued AS
 SELECT i.* REPLACE (coalesce(f.factor, i.factor) AS factor, coalesce(f.shift, i.shift) AS shift,
                     CASE WHEN number IS NULL THEN NULL WHEN f.seq IS NOT NULL THEN 'inferred' ELSE state END AS state),
        value_code.source_value AS value_coded,
@@ -84,10 +84,8 @@ def make_items(
 def _add_components(database: duckdb.DuckDBPyConnection, files: list[Path], site_secret: bytes) -> None:
     listed = ", ".join(f"'{quoted(path)}'" for path in files)
     database.execute(_COMPONENTS.format(files=listed))
-    refs: pa.Table = database.sql(
-        "SELECT seq, n, 'Observation/' || whole || '#' || n AS ref FROM part"
-    ).to_arrow_table()
-    ids = keyed_ids(refs.column("ref").to_pylist(), site_secret=site_secret)
+    refs: pa.Table = database.sql("SELECT seq, n, whole || '#' || n AS part_id FROM part").to_arrow_table()
+    ids = keyed_ids(refs.column("part_id").to_pylist(), of="Observation", site_secret=site_secret)
     database.register("keys", refs.append_column("part_key", pa.array(ids, pa.int64())))
     database.execute(_COMPONENT_ITEM)
     database.unregister("keys")

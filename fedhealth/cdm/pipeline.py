@@ -17,7 +17,7 @@ from fedhealth.cdm.finish import finish
 from fedhealth.cdm.gather import gather
 from fedhealth.cdm.output import replacing
 from fedhealth.cdm.scan import scan_part
-from fedhealth.cdm.workspace import saved, step, write_plan
+from fedhealth.cdm.workspace import close_blocks, saved, step, write_plan
 from fedhealth.config import FhirValidation
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.fhir.resources import UNKNOWN
@@ -94,6 +94,7 @@ def harmonize(
             with clock.stage("map"):
                 one = partial(map_block, work, site_secret=site_secret)
                 list(_each(crew, one, scanned_blocks(work), partial(report, "map")))
+        close_blocks()
         with clock.stage("write"):
             account = finish(work, folder, total=total, threads=workers)
         _refuse_empty(account)

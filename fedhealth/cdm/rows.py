@@ -142,7 +142,7 @@ EVENT_TABLES = {
 def make_rows(database: duckdb.DuckDBPyConnection, name: str) -> tuple[str, ...]:
     """Make ``out_<table>`` for the tables that a type goes to, with seq, link and ref; returns their names."""
     for table, query in _ROWS[name].items():
-        database.execute(f"CREATE OR REPLACE VIEW out_{table} AS {query}")
+        database.execute(f"CREATE OR REPLACE TEMP VIEW out_{table} AS {query}")
     return tuple(_ROWS[name])
 
 

@@ -2,19 +2,23 @@
 
 A part is scanned block by block; every block leaves a folder ``scan/<part>-<block>`` with the staged resources by type
 and the small tables of ``workspace.SMALL_TABLES``. A scan sees its own texts alone: whether a patient exists is for later.
+One query parses the texts of a type, checks them and cuts them to the columns that we keep; the texts are never copied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fedhealth.cdm.keys import keyed_ids
 from fedhealth.cdm.staged import CODES, COMPONENT, DRUGS, TIMES, staged_columns
-from fedhealth.cdm.workspace import SMALL_TABLES, Plan, read_plan, save, step
+from fedhealth.cdm.workspace import SMALL_TABLES, Plan, block_step, read_plan, save
 from fedhealth.config import FhirValidation
 from fedhealth.fhir.bundles import bundle_block
 from fedhealth.fhir.files import BLOCK_BYTES, read_blocks
@@ -28,34 +32,32 @@ _NAMES = ", ".join(f"'{name}'" for name in SHAPES)
 _R4 = ", ".join(f"'{name}'" for name in sorted(R4_TYPES))
 _SEQ_BITS = 32
 
-_INCOMING = """
-CREATE OR REPLACE TEMP TABLE incoming AS
-SELECT piece, line, full_url, fhir_version, state, stamp, text, state IS NULL AND json_valid(text) AS is_json,
-       CASE WHEN NOT is_json THEN NULL
-            WHEN starts_with(text, '{"resourceType":"') THEN split_part(left(text, 80), '"', 4)
-            ELSE from_json(text, '{"resourceType":"VARCHAR"}').resourceType END AS type
-FROM block
+_FIRST_FIELD = '{"resourceType":"'
+_FIRST_TYPES = " ".join(
+    f"WHEN starts_with(text, '{_FIRST_FIELD}{name}\"') THEN '{name}'"
+    for name in ("Observation", *(name for name in SHAPES if name != "Observation"))
+)
+_TYPE = f"""
+SELECT CASE WHEN state IS NOT NULL OR NOT json_valid(text) THEN NULL {_FIRST_TYPES}
+            ELSE coalesce(from_json(text, '{{"resourceType":"VARCHAR"}}').resourceType, '') END AS type
+FROM texts
 """
+"""The type of every text, in their order: null if it is no JSON, empty if it names none."""
 
 _COUNT = f"""
 INSERT INTO "left"
-SELECT nextval('number'),
+SELECT seq,
        CASE WHEN reason IN ('type_not_loaded', 'container', 'malformed_bundle') THEN type ELSE '{UNKNOWN}' END AS type,
        CASE WHEN reason IN ('type_not_loaded', 'container', 'deleted') THEN 'excluded' ELSE 'quarantined' END AS kind,
        reason, type, piece, line, CASE WHEN kind = 'quarantined' AND text <> '' THEN sha256(text) END, NULL
 FROM (SELECT *, CASE WHEN state = 'not_utf8' THEN 'not_json'
                      WHEN state IS NOT NULL THEN state
-                     WHEN NOT is_json THEN 'not_json'
-                     WHEN type IS NULL THEN 'no_resource_type'
+                     WHEN type IS NULL THEN 'not_json'
+                     WHEN type = '' THEN 'no_resource_type'
                      WHEN type NOT IN ({_R4}) THEN 'unknown_type'
                      WHEN type = 'Bundle' THEN 'container'
                      ELSE 'type_not_loaded' END AS reason
       FROM incoming WHERE type IS NULL OR type NOT IN ({_NAMES}))
-"""
-
-_READ = f"""
-INSERT INTO tally SELECT 'read', CASE WHEN type IN ({_R4}) THEN type ELSE '{UNKNOWN}' END AS name, '', count(*)
-FROM incoming GROUP BY name
 """
 
 _DELETED = """
@@ -63,9 +65,6 @@ INSERT INTO deleted
 SELECT regexp_extract(full_url, '([A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64})(/_history/[^/]*)?$', 1), stamp
 FROM incoming WHERE state = 'deleted' AND full_url IS NOT NULL
 """
-
-_ID = "CASE WHEN regexp_full_match(r.id, '[A-Za-z0-9.-]{1,64}') THEN r.id END"
-"""A FHIR id, or null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,22 @@ class _Scan:
     validate: FhirValidation
     secret: bytes = field(repr=False)
 
-    def sql(self, statement: str) -> None:
+    def sql(self, statement: str, **tables: pa.Table) -> None:
+        """Run a statement over Arrow tables by name."""
+        for name, table in tables.items():
+            self.database.register(name, table)
         self.database.execute(statement)
+        for name in tables:
+            self.database.unregister(name)
 
-    def save(self, query: str, name: str) -> None:
-        save(self.database, query, self.folder / f"{name}.parquet")
+    def query(self, statement: str, **tables: pa.Table) -> pa.Table:
+        """The rows of a query over Arrow tables by name, in their order."""
+        for name, table in tables.items():
+            self.database.register(name, table)
+        found = self.database.sql(statement).to_arrow_table()
+        for name in tables:
+            self.database.unregister(name)
+        return found
 
 
 def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
@@ -99,7 +109,7 @@ def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
     for number, block in enumerate(_blocks(plan, part, lines=lines)):
         folder = work / "scan" / f"{part:06d}-{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
-        with step(work, time_zone=time_zone) as database:
+        with block_step(work, time_zone=time_zone) as database:
             scan = _Scan(database, folder, plan.validate_with_models, site_secret)
             total += _scan_block(scan, block, first_seq=(((part << 12) + number) << _SEQ_BITS) + 1)
     folder = work / "scan" / f"{part:06d}-lines"
@@ -121,7 +131,7 @@ def _blocks(plan: Plan, part: int, *, lines: dict[int, int]) -> Iterator[pa.Tabl
             except StopIteration as stop:
                 lines[piece] = stop.value
                 break
-            held.append(block.append_column("piece", pa.repeat(pa.scalar(piece, pa.int32()), block.num_rows)))
+            held.append(_with(block, piece=pa.repeat(pa.scalar(piece, pa.int32()), block.num_rows)))
             if sum(table.nbytes for table in held) >= BLOCK_BYTES:
                 yield pa.concat_tables(held)
                 held = []
@@ -129,160 +139,187 @@ def _blocks(plan: Plan, part: int, *, lines: dict[int, int]) -> Iterator[pa.Tabl
         yield pa.concat_tables(held)
 
 
+def _with(table: pa.Table, **columns: pa.Array) -> pa.Table:
+    """The table with more columns, or with others of these names."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, values) if place < 0 else table.set_column(place, name, values)
+    return table
+
+
 def _scan_block(scan: _Scan, block: pa.Table, *, first_seq: int) -> int:
     """Stage a block; returns the number of its texts, entries included."""
     for name, columns in SMALL_TABLES.items():
-        scan.sql(f'CREATE TABLE "{name}" ({columns})')
-    scan.sql(f"CREATE SEQUENCE number START {first_seq}")
+        scan.sql(f'CREATE TEMP TABLE "{name}" ({columns})')
     total, depth, layer = 0, 0, block
     while layer is not None:
+        numbers = np.arange(first_seq + total, first_seq + total + layer.num_rows)
+        types = scan.query(_TYPE, texts=layer).column("type")
+        incoming = _with(layer, type=types, seq=pa.array(numbers, pa.int64()))
         total += layer.num_rows
-        scan.database.register("block", layer)
-        scan.sql(_INCOMING)
-        scan.database.unregister("block")
-        opened = _open_bundles(scan)
-        _stage(scan, depth=depth)
-        layer, depth = opened, depth + 1
+        layer, malformed = _open_bundles(incoming)
+        _stage(scan, _mark_malformed(incoming, malformed) if malformed else incoming, depth=depth)
+        depth += 1
     for name in SMALL_TABLES:
         distinct = "DISTINCT" if name in ("codings", "quantities", "refs") else ""
-        scan.save(f'SELECT {distinct} * FROM "{name}"', name)
+        save(scan.database, f'SELECT {distinct} * FROM "{name}"', scan.folder / f"{name}.parquet")
     return total
 
 
-def _open_bundles(scan: _Scan) -> pa.Table | None:
-    """The entries of all incoming bundles; what is no well-formed bundle gets that state."""
-    bundles = scan.database.execute(
-        "SELECT rowid, piece, line, text, fhir_version FROM incoming WHERE type = 'Bundle'"
-    ).fetchall()
+def _open_bundles(incoming: pa.Table) -> tuple[pa.Table | None, list[int]]:
+    """The entries of all incoming bundles; the numbers of those that are not well-formed."""
+    bundles = incoming.filter(pc.equal(incoming.column("type"), "Bundle"))
     opened, malformed = [], []
-    for row, piece, line, text, version in bundles:
-        entries = bundle_block(text, line=line)
+    for row in bundles.select(["seq", "piece", "line", "text", "fhir_version"]).to_pylist():
+        entries = bundle_block(row["text"], line=row["line"])
         if entries is None:
-            malformed.append(row)
+            malformed.append(row["seq"])
         elif entries.num_rows:
-            entries = entries if version is None else _with_version(entries, version)
-            opened.append(
-                entries.append_column("piece", pa.repeat(pa.scalar(piece, pa.int32()), len(entries)))
-            )
-    if malformed:
-        scan.sql(
-            f"UPDATE incoming SET state = 'malformed_bundle' WHERE rowid IN ({', '.join(map(str, malformed))})"
-        )
-    return pa.concat_tables(opened) if opened else None
+            entries = _with(entries, piece=pa.repeat(pa.scalar(row["piece"], pa.int32()), len(entries)))
+            if row["fhir_version"] is not None:  # the outer bundle's counts
+                entries = _with(entries, fhir_version=pa.repeat(pa.scalar(row["fhir_version"]), len(entries)))
+            opened.append(entries)
+    return pa.concat_tables(opened) if opened else None, malformed
 
 
-def _with_version(entries: pa.Table, version: str) -> pa.Table:
-    """The entries, all of the FHIR version that the outer bundle states."""
-    position = entries.schema.get_field_index("fhir_version")
-    return entries.set_column(position, "fhir_version", pa.repeat(pa.scalar(version), len(entries)))
+def _mark_malformed(incoming: pa.Table, malformed: list[int]) -> pa.Table:
+    marked = pc.is_in(incoming.column("seq"), pa.array(malformed, pa.int64()))
+    return _with(incoming, state=pc.if_else(marked, "malformed_bundle", incoming.column("state")))
 
 
-def _stage(scan: _Scan, *, depth: int) -> None:
+def _stage(scan: _Scan, incoming: pa.Table, *, depth: int) -> None:
     """Sort the incoming texts by type: counted, left out, or staged."""
-    scan.sql(_READ)
-    scan.sql(_COUNT)
-    scan.sql(_DELETED)
-    present = scan.database.execute(f"SELECT DISTINCT type FROM incoming WHERE type IN ({_NAMES})").fetchall()
-    for (name,) in present:
-        _parse(scan, name)
-        _check(scan, name)
-        _keep(scan, name, depth=depth)
+    counts = pc.value_counts(incoming.column("type")).to_pylist()
+    present = {each["values"]: each["counts"] for each in counts}
+    for name, n in present.items():
+        known = name if name in R4_TYPES else UNKNOWN
+        scan.database.execute("INSERT INTO tally VALUES ('read', ?, '', ?)", [known, n])
+    if present.keys() - SHAPES.keys():
+        scan.sql(_COUNT, incoming=incoming)
+        scan.sql(_DELETED, incoming=incoming)
+    for name in sorted(present.keys() & SHAPES.keys()):
+        own = incoming if len(present) == 1 else incoming.filter(pc.equal(incoming.column("type"), name))
+        staged = _leave_unfit(scan, name, own, _parse(scan, name, own))
+        _keep(scan, name, staged, depth=depth)
 
 
-def _parse(scan: _Scan, name: str) -> None:
-    """Make ``parsed``: the fields of a type's shape, with id and key."""
+_VERSION = "coalesce(fhir_version, meta.fhirVersion, '4') NOT LIKE '4%'"
+_ID = "CASE WHEN regexp_full_match(id, '[A-Za-z0-9.-]{1,64}') THEN id END"
+"""A FHIR id, or null."""
+
+
+def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
+    """The texts of a type as the columns that we keep, with ``fault`` and what else the scan itself needs."""
     shape = SHAPES[name]
-    scan.sql(
-        "CREATE OR REPLACE TEMP TABLE raw AS SELECT nextval('number') AS seq, piece, line, full_url, fhir_version, "
-        f"text, from_json(text, '{shape.fields}') AS r FROM incoming WHERE type = '{name}'"
-    )
-    ids: pa.Table = scan.database.sql(f"SELECT seq, {_ID} AS id FROM raw").to_arrow_table()
-    refs = (f"{name}/{value}" if value else "" for value in ids.column("id").to_pylist())
-    keys = ids.append_column("key", pa.array(keyed_ids(refs, site_secret=scan.secret), pa.int64()))
-    scan.database.register("keys", keys)
-    fields = ", ".join(f'r."{field}" AS "{field}"' for field in shape.names if field != "id")
-    scan.sql(
-        f"CREATE OR REPLACE TEMP TABLE parsed AS SELECT seq, piece, line, full_url, fhir_version, text, "
-        f"keys.id, keys.key, {fields} "
-        "FROM raw JOIN keys USING (seq)"
-    )
-    scan.database.unregister("keys")
-
-
-def _check(scan: _Scan, name: str) -> None:
-    """Leave out what is no R4 resource at all: another version, a bad id, refused by the models when all are asked."""
-    version = "coalesce(fhir_version, meta.fhirVersion, '4') NOT LIKE '4%'"
-    refused = "false"
-    if scan.validate == "all":
-        rows = scan.database.execute(
-            f"SELECT seq, text FROM parsed WHERE NOT coalesce({version} OR {SHAPES[name].foreign}, false) AND id IS NOT NULL"
-        ).fetchall()
-        refused = f"seq IN ({', '.join(map(str, invalid_resources(name, rows))) or 'NULL'})"
-    scan.sql(
-        f"CREATE OR REPLACE TEMP TABLE unfit AS SELECT seq, CASE WHEN {version} OR {SHAPES[name].foreign} THEN 'fhir_version' "
-        f"WHEN id IS NULL THEN 'invalid_id' WHEN {refused} THEN 'r4b_invalid' END AS fault FROM parsed WHERE fault IS NOT NULL"
-    )
-    scan.sql(
-        f"""INSERT INTO "left" SELECT seq, '{name}', 'quarantined', fault,
-        '{name}' || CASE fault WHEN 'invalid_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id
-        FROM parsed JOIN unfit USING (seq)"""
-    )
-    if scan.validate == "sample":
-        scan.sql(
-            f"INSERT INTO samples SELECT '{name}', key, seq, text FROM parsed ANTI JOIN unfit USING (seq) "
-            f"ORDER BY key, text LIMIT {SAMPLE}"
-        )
-    scan.sql(
-        f"INSERT INTO urls SELECT full_url, '{name}/' || id FROM parsed ANTI JOIN unfit USING (seq) WHERE full_url IS NOT NULL"
-    )
-
-
-def _keep(scan: _Scan, name: str, *, depth: int) -> None:
-    """Save the staged resources of a type, and what they mention."""
-    columns = ", ".join(f'{sql} AS "{column}"' for column, sql in staged_columns(name).items())
+    columns = "".join(f', {sql} AS "{column}"' for column, sql in staged_columns(name).items())
+    if name == "Observation":
+        columns += ", CASE WHEN len(component) > 0 THEN component END AS component"
     cases = " ".join(f"WHEN {check.sql} THEN {n}" for n, check in enumerate(verdicts(name), 1))
     verdict = f"CASE {cases} ELSE 0 END" if cases else "0"
-    scan.sql(
-        "CREATE OR REPLACE TEMP TABLE staged AS SELECT seq, piece, line, id, key, meta.lastUpdated AS updated, "
-        f"try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, "
-        f"CASE WHEN verdict > 0 THEN sha256(text) END AS digest, {columns} FROM parsed ANTI JOIN unfit USING (seq)"
+    parsed = scan.query(
+        f"""
+SELECT seq, piece, line, full_url, {_ID} AS id, meta.lastUpdated AS updated,
+       try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict,
+       CASE WHEN verdict > 0 THEN sha256(text) END AS digest{columns},
+       CASE WHEN {_VERSION} OR {shape.foreign} THEN 'fhir_version'
+            WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
+FROM (SELECT seq, piece, line, full_url, fhir_version, text, unnest(from_json(text, '{shape.fields}')) FROM texts)""",
+        texts=texts,
     )
-    scan.save("FROM staged", f"{name}-{depth}")
-    if name == "Observation":
-        _keep_components(scan, depth=depth)
+    keys = keyed_ids(parsed.column("id").to_pylist(), of=name, site_secret=scan.secret)
+    return _with(parsed, key=pa.array(keys, pa.int64()))
+
+
+def _leave_unfit(scan: _Scan, name: str, texts: pa.Table, parsed: pa.Table) -> pa.Table:
+    """Leave out what is no R4 resource at all: another version, a bad id, refused by the models when all are asked."""
+    fault = parsed.column("fault")
+    if scan.validate == "all":
+        fit = np.flatnonzero(pc.is_null(fault))
+        refused = invalid_resources(name, _numbered_texts(texts, fit))
+        is_refused = pc.is_in(parsed.column("seq"), pa.array(refused, pa.int64()))
+        fault = pc.if_else(is_refused, "r4b_invalid", fault)
+    staged = parsed.drop_columns("fault")
+    if fault.null_count < len(fault):
+        unfit = _with(staged, fault=fault, text=texts.column("text")).filter(pc.is_valid(fault))
+        scan.sql(
+            f"""INSERT INTO "left" SELECT seq, '{name}', 'quarantined', fault,
+            '{name}' || CASE fault WHEN 'invalid_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id FROM unfit""",
+            unfit=unfit.select(["seq", "fault", "piece", "line", "text", "id"]),
+        )
+        is_fit = pc.is_null(fault)
+        staged, texts = staged.filter(is_fit), texts.filter(is_fit)
+    if scan.validate == "sample":
+        _sample(scan, name, texts, staged)
+    return staged
+
+
+def _numbered_texts(texts: pa.Table, rows: NDArray[np.int64]) -> list[tuple[int, str]]:
+    chosen = texts.select(["seq", "text"]).take(pa.array(rows))
+    return list(zip(*(column.to_pylist() for column in chosen.columns), strict=True))
+
+
+def _sample(scan: _Scan, name: str, texts: pa.Table, staged: pa.Table) -> None:
+    """Keep the texts with the smallest keyed ids, all versions of the last one too."""
+    keys = staged.column("key").to_numpy()
+    if len(keys) == 0:
+        return
+    rows = np.flatnonzero(keys <= np.partition(keys, min(SAMPLE, len(keys)) - 1)[min(SAMPLE, len(keys)) - 1])
+    chosen = _with(texts.select(["seq", "text"]).take(rows), key=pa.array(keys[rows]))
+    scan.sql(f"INSERT INTO samples SELECT '{name}', key, seq, text FROM chosen", chosen=chosen)
+
+
+_SCAN_ONLY = ("full_url", "component")
+
+
+def _keep(scan: _Scan, name: str, staged: pa.Table, *, depth: int) -> None:
+    """Save the staged resources of a type, and what they mention."""
+    kept = staged.drop_columns([column for column in _SCAN_ONLY if column in staged.column_names])
+    pq.write_table(kept, scan.folder / f"{name}-{depth}.parquet", compression="lz4")
+    if staged.column("full_url").null_count < staged.num_rows:
+        scan.sql(
+            f"INSERT INTO urls SELECT full_url, '{name}/' || id FROM staged WHERE full_url IS NOT NULL",
+            staged=staged.select(["full_url", "id"]),
+        )
+    if name == "Observation" and staged.column("component").null_count < staged.num_rows:
+        _keep_components(scan, staged, depth=depth)
     if name in TIMES:
-        _mention(scan, name)
+        _mention(scan, name, kept)
 
 
-def _keep_components(scan: _Scan, *, depth: int) -> None:
+def _keep_components(scan: _Scan, staged: pa.Table, *, depth: int) -> None:
     columns = ", ".join(f'{sql} AS "{column}"' for column, sql in COMPONENT.items())
-    scan.sql(
-        f"CREATE OR REPLACE TEMP TABLE components AS SELECT seq, n::INTEGER AS n, {columns} "
-        "FROM (SELECT seq, unnest(component) AS c, generate_subscripts(component, 1) AS n FROM parsed "
-        "WHERE len(component) > 0) WHERE c.code.coding IS NOT NULL"
+    components = scan.query(
+        f"SELECT seq, n::INTEGER AS n, {columns} "
+        "FROM (SELECT seq, unnest(component) AS c, generate_subscripts(component, 1) AS n FROM staged "
+        "WHERE component IS NOT NULL) WHERE c.code.coding IS NOT NULL",
+        staged=staged.select(["seq", "component"]),
     )
-    scan.save("FROM components", f"Component-{depth}")
-    _mention_values(scan, "components")
+    pq.write_table(components, scan.folder / f"Component-{depth}.parquet", compression="lz4")
+    _mention_values(scan, components)
 
 
-def _mention(scan: _Scan, name: str) -> None:
+def _mention(scan: _Scan, name: str, kept: pa.Table) -> None:
     """What must be looked up: references, codings and units."""
-    references = ["subject", "encounter"] + (["medication"] if name in DRUGS else [])
-    for column in references:
-        scan.sql(f"INSERT INTO refs SELECT DISTINCT {column} FROM staged WHERE {column} IS NOT NULL")
+    for column in ("subject", "encounter", *(("medication",) if name in DRUGS else ())):
+        _insert_distinct(scan, "refs", kept, [column])
     if name == "Observation":
-        _mention_values(scan, "staged")
+        _mention_values(scan, kept)
         return
     mentioned = {CODES[name]: "code"} | ({"route": "route"} if name in DRUGS else {})
     for coded, column in mentioned.items():
-        scan.sql(
-            f"INSERT INTO codings SELECT DISTINCT '{coded}', {column} FROM staged WHERE {column} IS NOT NULL"
-        )
+        _insert_distinct(scan, "codings", kept, [column], first=f"'{coded}', ")
 
 
-def _mention_values(scan: _Scan, table: str) -> None:
-    scan.sql(f"INSERT INTO codings SELECT DISTINCT 'value', coding FROM {table} WHERE coding IS NOT NULL")
+def _mention_values(scan: _Scan, values: pa.Table) -> None:
+    _insert_distinct(scan, "codings", values, ["coding"], first="'value', ")
+    _insert_distinct(scan, "quantities", values, ["code", "unit_system", "unit_code", "unit_text"])
+
+
+def _insert_distinct(
+    scan: _Scan, table: str, rows: pa.Table, columns: Sequence[str], *, first: str = ""
+) -> None:
+    """Add the distinct rows whose first column is given."""
     scan.sql(
-        "INSERT INTO quantities SELECT DISTINCT code, unit_system, unit_code, unit_text "
-        f"FROM {table} WHERE code IS NOT NULL"
+        f"INSERT INTO {table} SELECT DISTINCT {first}{', '.join(columns)} FROM mentioned WHERE {columns[0]} IS NOT NULL",
+        mentioned=rows.select(columns),
     )

@@ -10,6 +10,7 @@ Every step writes its own folder only, so that steps can run in any order of par
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -94,23 +95,53 @@ def step(work: Path, *, time_zone: str, threads: int = 1) -> Iterator[duckdb.Duc
     Raises:
       DataError: DuckDB fails; what it says quotes values, and is not passed on.
     """
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "threads": threads,
-        "memory_limit": STEP_MEMORY,
-        "temp_directory": str(work / "spill"),
-        "preserve_insertion_order": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
+    with _kept_quiet(), _open(work, time_zone, threads) as database:
+        yield database
+
+
+@contextmanager
+def block_step(work: Path, *, time_zone: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Like ``step``, for one of many blocks: a session of a DuckDB that the process keeps until ``close_blocks``.
+
+    The rows of a query come in the order of their source. Only what is TEMP vanishes with the session.
+    """
+    with _kept_quiet(), _open_once(work, time_zone).cursor() as database:
+        yield database
+
+
+def close_blocks() -> None:
+    """Close what ``block_step`` keeps open."""
+    _open_once.cache_clear()
+
+
+@contextmanager
+def _kept_quiet() -> Iterator[None]:
     try:
-        with duckdb.connect(":memory:", config=config) as database:
-            define_times(database, time_zone)
-            yield database
+        yield
     except duckdb.Error as error:
         raise DataError(
             f"the FHIR data cannot be harmonised (code {type(error).__name__})",
             "check free disk space and memory, then report this as a defect",
         ) from None
+
+
+def _open(work: Path, time_zone: str, threads: int, *, ordered: bool = False) -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": threads,
+        "memory_limit": STEP_MEMORY,
+        "temp_directory": str(work / "spill"),
+        "preserve_insertion_order": ordered,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    database = duckdb.connect(":memory:", config=config)
+    define_times(database, time_zone)
+    return database
+
+
+@lru_cache(maxsize=1)
+def _open_once(work: Path, time_zone: str) -> duckdb.DuckDBPyConnection:
+    return _open(work, time_zone, 1, ordered=True)
 
 
 def save(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:

@@ -124,7 +124,7 @@ def test_every_reason_in_the_code_is_explained_in_the_reference():
     named |= set(re.findall(r"(?:THEN|ELSE|state =) '(\w+)'", staging))
     named |= {reason for shape in SHAPES.values() for _, reason in shape.left_out}
     others_named = re.findall(r"'(?:excluded|quarantined)'\"?, \"?'(\w+)'", "".join(others))
-    named |= set(others_named) | {"too_large"}
+    named |= set(others_named) | {"too_large", "malformed_bundle"}
     named -= {"excluded", "quarantined", "not_utf8"}  # kinds, and a state that becomes not_json
     assert {
         "fhir_version",
