@@ -12,7 +12,7 @@ import duckdb
 
 from fedhealth.cdm.items import make_items
 from fedhealth.cdm.rows import EVENT_TABLES, make_rows
-from fedhealth.cdm.staged import CODES, DRUGS, TIMES
+from fedhealth.cdm.staged import CODES, DRUGS, TIMES, WHEN
 from fedhealth.cdm.workspace import quoted, read_plan, save, step
 from fedhealth.fhir.resources import verdicts
 
@@ -104,7 +104,8 @@ def _join(name: str, source: str) -> str:
         ),
         (_STRANGER, "'excluded'", "'other_organization'", f"'{name}'"),
         ("p.subject IS NULL", "'quarantined'", "'missing_subject'", f"'{name}.subject'"),
-        ("who.person_id IS NULL", "'quarantined'", "'dangling_subject'", f"'{name}.subject'"),
+        ("who.person_id IS NULL", "'quarantined'", "'dangling_subject'", f"'{name}.subject.reference'"),
+        ("p.day IS NULL AND p.is_dated", "'quarantined'", "'invalid_date'", f"'{name}.{WHEN[name]}'"),
         (
             "coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) IS NULL",
             "'quarantined'",

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedhealth.cdm.findings import note_findings
 from fedhealth.cdm.keys import keyed_ids
 from fedhealth.cdm.staged import CODES, COMPONENT, DRUGS, TIMES, staged_columns
 from fedhealth.cdm.workspace import SMALL_TABLES, Plan, read_plan, save, step
@@ -203,7 +204,7 @@ def _parse(scan: _Scan, name: str) -> None:
     fields = ", ".join(f'r."{field}" AS "{field}"' for field in shape.names if field != "id")
     scan.sql(
         f"CREATE OR REPLACE TEMP TABLE parsed AS SELECT seq, piece, line, full_url, fhir_version, text, "
-        f"keys.id, keys.key, {fields} "
+        f"keys.id, keys.key, r.id IS NULL AS is_nameless, {fields} "
         "FROM raw JOIN keys USING (seq)"
     )
     scan.database.unregister("keys")
@@ -220,16 +221,16 @@ def _check(scan: _Scan, name: str) -> None:
         refused = f"seq IN ({', '.join(map(str, invalid_resources(name, rows))) or 'NULL'})"
     scan.sql(
         f"CREATE OR REPLACE TEMP TABLE unfit AS SELECT seq, CASE WHEN {version} OR {SHAPES[name].foreign} THEN 'fhir_version' "
-        f"WHEN id IS NULL THEN 'invalid_id' WHEN {refused} THEN 'r4b_invalid' END AS fault FROM parsed WHERE fault IS NOT NULL"
+        f"WHEN is_nameless THEN 'missing_id' WHEN id IS NULL THEN 'invalid_id' WHEN {refused} THEN 'r4b_invalid' END AS fault FROM parsed WHERE fault IS NOT NULL"
     )
     scan.sql(
         f"""INSERT INTO "left" SELECT seq, '{name}', 'quarantined', fault,
-        '{name}' || CASE fault WHEN 'invalid_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id
+        '{name}' || CASE WHEN fault LIKE '%_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id
         FROM parsed JOIN unfit USING (seq)"""
     )
     if scan.validate == "sample":
         scan.sql(
-            f"INSERT INTO samples SELECT '{name}', key, seq, text FROM parsed ANTI JOIN unfit USING (seq) "
+            f"INSERT INTO samples SELECT '{name}', key, seq, piece, line, id, text FROM parsed ANTI JOIN unfit USING (seq) "
             f"ORDER BY key, text LIMIT {SAMPLE}"
         )
     scan.sql(
@@ -248,6 +249,7 @@ def _keep(scan: _Scan, name: str, *, depth: int) -> None:
         f"CASE WHEN verdict > 0 THEN sha256(text) END AS digest, {columns} FROM parsed ANTI JOIN unfit USING (seq)"
     )
     scan.save("FROM staged", f"{name}-{depth}")
+    note_findings(scan.database, name)
     if name == "Observation":
         _keep_components(scan, depth=depth)
     if name in TIMES:

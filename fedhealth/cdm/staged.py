@@ -18,6 +18,15 @@ TIMES: dict[str, str] = {
 }
 """SQL for the FHIR text of an event's time; without one the start of its encounter is used."""
 
+WHEN = {
+    "Condition": "onset[x]",
+    "Observation": "effective[x]",
+    "MedicationRequest": "authoredOn",
+    "MedicationAdministration": "effective[x]",
+    "Procedure": "performed[x]",
+}
+"""The JSON path of that time."""
+
 DRUGS = ("MedicationRequest", "MedicationAdministration")
 CODES = {"Condition": "condition", "Procedure": "procedure", "Observation": "measurement"} | dict.fromkeys(
     DRUGS, "drug"

@@ -33,7 +33,8 @@ SMALL_TABLES = {
     "quantities": "code VARCHAR, unit_system VARCHAR, unit_code VARCHAR, unit_text VARCHAR",
     "refs": "ref VARCHAR",
     "urls": "url VARCHAR, ref VARCHAR",
-    "samples": "type VARCHAR, key BIGINT, seq BIGINT, text VARCHAR",
+    "samples": "type VARCHAR, key BIGINT, seq BIGINT, piece INTEGER, line BIGINT, id VARCHAR, text VARCHAR",
+    "noted": "type VARCHAR, reason VARCHAR, path VARCHAR, piece INTEGER, line BIGINT, id VARCHAR",
 }
 """The small tables that a scan leaves beside its resources."""
 

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from fedhealth.fhir.checks import Verdict, checks
+
 _R4 = """
     Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent
     Basic Binary BiologicallyDerivedProduct BodyStructure Bundle CapabilityStatement CarePlan CareTeam
@@ -75,6 +77,7 @@ _VALUES = {
     "valueCodeableConcept": _CONCEPT,
     "valueString": "VARCHAR",
     "referenceRange": [{"low": {"value": "DOUBLE"}, "high": {"value": "DOUBLE"}}],
+    "dataAbsentReason": "JSON",
 }
 
 
@@ -256,25 +259,20 @@ SHAPES: dict[str, ResourceShape] = {
 """The types that we read. Medication is read for its code alone and gives no row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Why a resource is left out: ``sql`` over its fields is true; ``path`` is the JSON path of the fault."""
-
-    kind: str
-    reason: str
-    path: str
-    sql: str
-
-
 def verdicts(name: str) -> tuple[Verdict, ...]:
-    """The checks of a resource by itself, in the order in which they count."""
+    """Why a resource by itself is left out, in the order in which the reasons count."""
     shape = SHAPES[name]
     found = [Verdict("excluded", reason, name, condition) for condition, reason in shape.left_out]
     if shape.statuses:
         codes = ", ".join(f"'{code}'" for code in shape.statuses)
         broken = f"status IS NULL OR status NOT IN ({codes})"
         found.append(Verdict("quarantined", "invalid_status", f"{name}.status", broken))
-    return tuple(found)
+    return (*found, *(check for check in checks(name) if check.kind == "quarantined"))
+
+
+def notes(name: str) -> tuple[Verdict, ...]:
+    """The rules of R4 that a resource may break and still be loaded."""
+    return tuple(check for check in checks(name) if check.kind == "noted")
 
 
 LOADED = tuple(name for name in SHAPES if name != "Medication")
