@@ -97,7 +97,7 @@ _STRANGER = "coalesce(who.is_foreign OR place.is_foreign, false)"
 def _join(name: str, source: str) -> str:
     """SQL for ``event``: the staged resources of a type with person, visit, and the reason to leave it, if any."""
     reasons = [
-        ("loser.reason IS NOT NULL", "loser.kind", "loser.reason", f"'{name}'"),
+        ("loser.reason IS NOT NULL", "loser.kind", "loser.reason", "loser.path"),
         *(
             (f"p.verdict = {n}", f"'{check.kind}'", f"'{check.reason}'", f"'{check.path}'")
             for n, check in enumerate(verdicts(name), 1)

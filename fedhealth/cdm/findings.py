@@ -1,10 +1,15 @@
 """Findings: rules of R4 that a resource breaks and is loaded all the same. Counted in the account, with examples.
 
-A scan counts those of its SQL checks in its ``tally`` and keeps the first of each with its place in ``noted``; the
-step that validates with the models (``fedhealth.cdm.modelled``) leaves the same two tables.
+A scan has one number per resource whose bits say which of its type's notes apply; the findings of a block go into
+``tally``, the first of each with their place into ``noted``. The step that validates whole resources
+(``fedhealth.cdm.validating``) and the opening of bundles leave the same two tables.
 """
 
+from collections.abc import Iterable
+
 import duckdb
+import numpy as np
+import pyarrow as pa
 
 from fedhealth.cdm.accounting import Finding
 from fedhealth.fhir.resources import notes
@@ -13,25 +18,46 @@ EXAMPLES = 20
 """How many resources a step lists per finding; the account has the number of all."""
 
 
-def note_findings(database: duckdb.DuckDBPyConnection, name: str) -> None:
-    """Count the findings of a type in what is not left out by now, into ``tally`` and ``noted``."""
-    checks = notes(name)
-    if not checks:
+def notes_sql(name: str) -> str:
+    """SQL over the fields of a type for the bits of its notes, 0 for none."""
+    bits = [f"CASE WHEN {check.sql} THEN {1 << bit} ELSE 0 END" for bit, check in enumerate(notes(name))]
+    return f"({' | '.join(bits)})::BIGINT" if bits else "0::BIGINT"
+
+
+def keep_findings(database: duckdb.DuckDBPyConnection, name: str, noted: pa.Table) -> None:
+    """Count and list the findings of a type.
+
+    Args:
+      database: has ``tally`` and ``noted``.
+      name: the type.
+      noted: the resources that are not left out: ``notes``, ``piece``, ``line`` and ``id``, in the order of input.
+    """
+    bits = noted.column("notes").to_numpy()
+    if not bits.any():
         return
-    query = "SELECT (SELECT count(*) FROM parsed) = (SELECT count(*) FROM staged WHERE verdict = 0)"
-    [(all_kept,)] = database.execute(query).fetchall()
-    source = "parsed" if all_kept else "parsed SEMI JOIN (FROM staged WHERE verdict = 0) USING (seq)"
-    counted = ", ".join(f"count_if({check.sql})" for check in checks)
-    [row] = database.execute(f"SELECT {counted} FROM {source}").fetchall()
-    for check, n in zip(checks, row, strict=True):
-        if n:
-            database.execute(
-                f"INSERT INTO tally VALUES ('finding', '{name}', '{check.reason}' || chr(0) || '{check.path}', {n})"
-            )
-            database.execute(
-                f"INSERT INTO noted SELECT '{name}', '{check.reason}', '{check.path}', piece, line, id "
-                f"FROM {source} WHERE {check.sql} ORDER BY piece, line LIMIT {EXAMPLES}"
-            )
+    for bit, check in enumerate(notes(name)):
+        rows = np.flatnonzero(bits & (1 << bit))
+        if len(rows):
+            places = noted.select(["piece", "line", "id"]).take(rows[:EXAMPLES]).to_pylist()
+            add_finding(database, name, check.reason, check.path, n=len(rows))
+            add_examples(database, name, check.reason, check.path, (tuple(row.values()) for row in places))
+
+
+def add_finding(database: duckdb.DuckDBPyConnection, name: str, reason: str, path: str, *, n: int) -> None:
+    """Count a finding in ``tally``."""
+    database.execute("INSERT INTO tally VALUES ('finding', ?, ?, ?)", [name, f"{reason}\0{path}", n])
+
+
+def add_examples(
+    database: duckdb.DuckDBPyConnection,
+    name: str,
+    reason: str,
+    path: str,
+    places: Iterable[tuple[int, int, str | None]],
+) -> None:
+    """List resources with a finding in ``noted``, by (piece, line, id)."""
+    rows = [(name, reason, path, *place) for place in places]
+    database.executemany("INSERT INTO noted VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def account_findings(database: duckdb.DuckDBPyConnection) -> list[Finding]:

@@ -12,18 +12,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedhealth.cdm.findings import note_findings
+from fedhealth.cdm.findings import add_examples, add_finding, keep_findings, notes_sql
 from fedhealth.cdm.keys import keyed_ids
 from fedhealth.cdm.staged import CODES, COMPONENT, DRUGS, TIMES, staged_columns
+from fedhealth.cdm.validating import keep_texts
 from fedhealth.cdm.workspace import SMALL_TABLES, Plan, read_plan, save, step
-from fedhealth.config import FhirValidation
+from fedhealth.fhir.bundle_rules import broken_bundle_rules
 from fedhealth.fhir.bundles import bundle_block
 from fedhealth.fhir.files import BLOCK_BYTES, read_blocks
 from fedhealth.fhir.resources import R4_TYPES, SHAPES, UNKNOWN, verdicts
-from fedhealth.fhir.validation import invalid_resources
-
-SAMPLE = 200
-"""Resources per type that ``validate="sample"`` checks: those with the smallest keyed ids."""
 
 _NAMES = ", ".join(f"'{name}'" for name in SHAPES)
 _R4 = ", ".join(f"'{name}'" for name in sorted(R4_TYPES))
@@ -75,7 +72,7 @@ class _Scan:
 
     database: duckdb.DuckDBPyConnection
     folder: Path
-    validate: FhirValidation
+    plan: Plan
     secret: bytes = field(repr=False)
 
     def sql(self, statement: str) -> None:
@@ -101,7 +98,7 @@ def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
         folder = work / "scan" / f"{part:06d}-{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         with step(work, time_zone=time_zone) as database:
-            scan = _Scan(database, folder, plan.validate_with_models, site_secret)
+            scan = _Scan(database, folder, plan, site_secret)
             total += _scan_block(scan, block, first_seq=(((part << 12) + number) << _SEQ_BITS) + 1)
     folder = work / "scan" / f"{part:06d}-lines"
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +155,9 @@ def _open_bundles(scan: _Scan) -> pa.Table | None:
     opened, malformed = [], []
     for row, piece, line, text, version in bundles:
         entries = bundle_block(text, line=line)
+        for reason, path in broken_bundle_rules(text):
+            add_finding(scan.database, "Bundle", reason, path, n=1)
+            add_examples(scan.database, "Bundle", reason, path, [(piece, line, None)])
         if entries is None:
             malformed.append(row)
         elif entries.num_rows:
@@ -211,28 +211,18 @@ def _parse(scan: _Scan, name: str) -> None:
 
 
 def _check(scan: _Scan, name: str) -> None:
-    """Leave out what is no R4 resource at all: another version, a bad id, refused by the models when all are asked."""
+    """Leave out what is no R4 resource at all: another version, a bad id."""
     version = "coalesce(fhir_version, meta.fhirVersion, '4') NOT LIKE '4%'"
-    refused = "false"
-    if scan.validate == "all":
-        rows = scan.database.execute(
-            f"SELECT seq, text FROM parsed WHERE NOT coalesce({version} OR {SHAPES[name].foreign}, false) AND id IS NOT NULL"
-        ).fetchall()
-        refused = f"seq IN ({', '.join(map(str, invalid_resources(name, rows))) or 'NULL'})"
     scan.sql(
         f"CREATE OR REPLACE TEMP TABLE unfit AS SELECT seq, CASE WHEN {version} OR {SHAPES[name].foreign} THEN 'fhir_version' "
-        f"WHEN is_nameless THEN 'missing_id' WHEN id IS NULL THEN 'invalid_id' WHEN {refused} THEN 'r4b_invalid' END AS fault FROM parsed WHERE fault IS NOT NULL"
+        f"WHEN is_nameless THEN 'missing_id' WHEN id IS NULL THEN 'invalid_id' END AS fault FROM parsed WHERE fault IS NOT NULL"
     )
     scan.sql(
         f"""INSERT INTO "left" SELECT seq, '{name}', 'quarantined', fault,
         '{name}' || CASE WHEN fault LIKE '%_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id
         FROM parsed JOIN unfit USING (seq)"""
     )
-    if scan.validate == "sample":
-        scan.sql(
-            f"INSERT INTO samples SELECT '{name}', key, seq, piece, line, id, text FROM parsed ANTI JOIN unfit USING (seq) "
-            f"ORDER BY key, text LIMIT {SAMPLE}"
-        )
+    keep_texts(scan.database, name, validate=scan.plan.validate_with_models, store=scan.plan.verdict_store)
     scan.sql(
         f"INSERT INTO urls SELECT full_url, '{name}/' || id FROM parsed ANTI JOIN unfit USING (seq) WHERE full_url IS NOT NULL"
     )
@@ -246,10 +236,14 @@ def _keep(scan: _Scan, name: str, *, depth: int) -> None:
     scan.sql(
         "CREATE OR REPLACE TEMP TABLE staged AS SELECT seq, piece, line, id, key, meta.lastUpdated AS updated, "
         f"try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, "
-        f"CASE WHEN verdict > 0 THEN sha256(text) END AS digest, {columns} FROM parsed ANTI JOIN unfit USING (seq)"
+        f"CASE WHEN verdict > 0 THEN sha256(text) END AS digest, "
+        f"{notes_sql(name)} AS notes, {columns} FROM parsed ANTI JOIN unfit USING (seq)"
     )
-    scan.save("FROM staged", f"{name}-{depth}")
-    note_findings(scan.database, name)
+    scan.save("SELECT * EXCLUDE (notes) FROM staged", f"{name}-{depth}")
+    noted = scan.database.sql(
+        "SELECT notes, piece, line, id FROM staged WHERE verdict = 0 AND notes > 0 ORDER BY seq"
+    )
+    keep_findings(scan.database, name, noted.to_arrow_table())
     if name == "Observation":
         _keep_components(scan, depth=depth)
     if name in TIMES:

@@ -214,14 +214,11 @@ def _special(name: str) -> list[Verdict]:
 
 def _of_condition() -> list[Verdict]:
     clinical = "json_extract_string(clinicalStatus, '$.coding[0].code')"
-    verified = "json_extract_string(verificationStatus, '$.coding[0].code')"
     abated = (
         f"CASE WHEN abatementDateTime IS NOT NULL THEN {clinical} IN ('active', 'recurrence', 'relapse') END"
     )
-    erroneous = f"CASE WHEN clinicalStatus IS NOT NULL THEN {verified} = 'entered-in-error' END"
     return [
-        Verdict("noted", "abated_but_active", "Condition.abatementDateTime", abated),  # con-4
-        Verdict("noted", "clinical_status_of_error", "Condition.clinicalStatus", erroneous),  # con-5
+        Verdict("noted", "abated_but_active", "Condition.abatement[x]", abated),  # con-4
     ]
 
 
