@@ -27,8 +27,18 @@ SPACE = {"reference": "number one"}
 STRANGER = {"reference": "https://x.example/Practitioner/1"}
 LATE = {"start": "2021-05-02T00:30:00+02:00", "end": "2021-05-01T22:00:00Z"}
 VAGUE = {"start": "2021-05-01", "end": "2021-05-01T06:00:00Z"}
-UNREAD = {"start": "2021-13-45", "end": "soon"}
 ODD = {"start": "2021-05-01T06:00:00", "end": "2021-05-01T07:00Z"}
+
+
+UNREAD = [
+    ("Encounter.period", encounter("e", period={"start": "2021-13-45"})),
+    ("Encounter.period", encounter("e", period={"start": "2021-05-01", "end": "soon"})),
+    ("Condition.onset[x]", SICK | {"onsetDateTime": "2021-1-1"}),
+    ("Observation.effective[x]", PULSE | {"effectiveDateTime": "2021-02-30"}),
+    ("MedicationRequest.authoredOn", ORDER | {"authoredOn": "in May"}),
+    ("MedicationAdministration.effective[x]", DOSE | {"effectivePeriod": {"start": "2021-05-32"}}),
+    ("Procedure.performed[x]", DONE | {"performedDateTime": "2021-05-01T25:00:00Z"}),
+]
 
 
 def quantity(**fields):
@@ -50,20 +60,18 @@ def without(resource, *names):
 def periods(resource, field):
     """A resource with periods that break what a period can break."""
     path = f"{resource['resourceType']}.{field}"
-    rows = [
-        (f"quarantined invalid_date {path}.start", resource | {field: UNREAD}),
-        (f"quarantined invalid_date {path}.end", resource | {field: UNREAD | {"start": "2021"}}),
+    return [
         (f"noted date_format {path}.start", resource | {field: ODD}),
         (f"noted date_format {path}.end", resource | {field: ODD | {"start": "2021-05-01T05:00:00Z"}}),
         (f"noted period_precision {path}", resource | {field: VAGUE}),
+        (f"quarantined end_before_start {path}", resource | {field: LATE}),
     ]
-    return [*rows, (f"quarantined end_before_start {path}", resource | {field: LATE})]
 
 
-def times(resource, field, *, needed=True):
-    path = f"{resource['resourceType']}.{field}"
-    rows = [(f"quarantined invalid_date {path}", resource | {field: "2020-13-45"})] if needed else []
-    return [*rows, (f"noted date_format {path}", resource | {field: "2021-05-01T06:00:00"})]
+def times(resource, field):
+    return [
+        (f"noted date_format {resource['resourceType']}.{field}", resource | {field: "2021-05-01T06:00:00"})
+    ]
 
 
 def subjects(resource):
@@ -75,16 +83,17 @@ def subjects(resource):
 
 
 FOUND = [
+    *((f"quarantined invalid_date {path}", resource) for path, resource in UNREAD),
     *subjects(encounter("e")),
     *periods(encounter("e"), "period"),
     ("noted missing_element Encounter.class", without(encounter("e"), "class")),
     ("noted invalid_code Patient.gender", patient("p", gender="F")),
     ("noted date_format Patient.birthDate", patient("p", birthDate="1950-03-04T00:00:00Z")),
-    *times(patient("p"), "deceasedDateTime", needed=False),
+    *times(patient("p"), "deceasedDateTime"),
     *subjects(SICK | GIVEN),
     *times(SICK, "onsetDateTime"),
-    *times(SICK | GIVEN, "abatementDateTime", needed=False),
-    *times(SICK, "recordedDate", needed=False),
+    *times(SICK | GIVEN, "abatementDateTime"),
+    *times(SICK, "recordedDate"),
     *periods(SICK, "onsetPeriod"),
     (
         "quarantined invalid_code Condition.verificationStatus.coding.code",
@@ -108,7 +117,7 @@ FOUND = [
     ),
     *subjects(PULSE),
     *times(PULSE, "effectiveDateTime"),
-    *times(without(PULSE, "effectiveDateTime"), "issued", needed=False),
+    *times(without(PULSE, "effectiveDateTime"), "issued"),
     *periods(without(PULSE, "effectiveDateTime"), "effectivePeriod"),
     ("quarantined invalid_code Observation.valueQuantity.comparator", BARE | quantity(comparator="~")),
     (
