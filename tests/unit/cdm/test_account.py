@@ -47,7 +47,8 @@ LEFT_OUT = [
     ("excluded:planned", encounter("x", status="planned")),
     ("excluded:cancelled", encounter("x", status="cancelled")),
     ("excluded:entered_in_error", encounter("x", status="entered-in-error")),
-    ("quarantined:fhir_version", encounter("x", reason=[coded("urn:s", "1")])),  # STU3
+    ("quarantined:fhir_version", encounter("x", incomingReferral=[{}])),  # STU3
+    ("quarantined:fhir_version", encounter("x", reason=[{"value": [{"concept": coded("urn:s", "1")}]}])),  # R5
     ("quarantined:fhir_version", encounter("x", **{"class": [coded("urn:s", "IMP")]})),  # R5
     ("quarantined:fhir_version", encounter("x", actualPeriod={"start": "2021-05-01"})),  # R5
     ("quarantined:missing_time", event("Condition", "x")),
@@ -58,7 +59,7 @@ LEFT_OUT = [
     ("quarantined:invalid_status", PULSE | {"status": "done"}),
     ("excluded:cancelled", PULSE | {"status": "cancelled"}),
     ("excluded:entered_in_error", PULSE | {"status": "entered-in-error"}),
-    ("quarantined:fhir_version", PULSE | {"context": {"reference": "Encounter/1"}}),  # STU3
+    ("quarantined:fhir_version", PULSE | {"comment": "fine"}),  # STU3
     ("quarantined:fhir_version", PULSE | {"triggeredBy": [{}]}),  # R5
     ("excluded:planned", event("MedicationRequest", "x", **DRUG, status="draft")),
     ("excluded:planned", event("MedicationRequest", "x", **DRUG | {"intent": "plan"}, status="active")),

@@ -1,12 +1,14 @@
 """The SQL checks: every one has a resource that it finds, at its path, and none finds a valid one."""
 
 import json
+from importlib import import_module
 
 import pytest
 from simulator.hospital import RXNORM, UCUM, coded, encounter, event, observation, patient, small_hospital
 
 from fedhealth.fhir.checks import checks
-from fedhealth.fhir.resources import SHAPES
+from fedhealth.fhir.resources import FOREIGN, SHAPES
+from fedhealth.fhir.structure import elements_of
 
 PULSE = observation("p", "8867-4", 60, "/min")
 BARE = observation("p", "8867-4")
@@ -83,6 +85,8 @@ def subjects(resource):
 
 
 FOUND = [
+    ("noted stu3_mapped Observation.context", PULSE | {"context": {"reference": "Encounter/stay"}}),
+    ("noted stu3_mapped Encounter.reason", encounter("e", reason=[coded("urn:x", "1")])),
     *((f"quarantined invalid_date {path}", resource) for path, resource in UNREAD),
     *subjects(encounter("e")),
     *periods(encounter("e"), "period"),
@@ -232,3 +236,23 @@ def test_a_bundle_that_breaks_a_rule_is_opened_all_the_same_and_counted(load):
         ("Bundle", "full_url_relative", 1)
     ]
     assert loaded.rows("private/findings", "line", "json_path") == [(1, "Bundle.entry.fullUrl")]
+
+
+def test_the_context_of_an_observation_in_stu3_is_its_encounter(load):
+    pulse = without(PULSE, "encounter") | {
+        "context": {"reference": "Encounter/stay"},
+        "effectiveDateTime": "2022-01-01",
+    }
+    loaded = load([patient("ada"), encounter("stay"), pulse])
+    assert loaded.account.links["measurement"].reference == 1
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_elements_that_tell_another_version_are_of_one_and_not_of_r4(name):
+    of_r4 = elements_of(name).keys()
+    others = {
+        field.alias or key
+        for package in ("fhir.resources", "fhir.resources.STU3")
+        for key, field in getattr(import_module(f"{package}.{name.lower()}"), name).model_fields.items()
+    }
+    assert set(FOREIGN[name]) <= others - of_r4
