@@ -222,7 +222,13 @@ def _check(scan: _Scan, name: str) -> None:
         '{name}' || CASE WHEN fault LIKE '%_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id
         FROM parsed JOIN unfit USING (seq)"""
     )
-    keep_texts(scan.database, name, validate=scan.plan.validate_with_models, store=scan.plan.verdict_store)
+    keep_texts(
+        scan.database,
+        name,
+        "parsed ANTI JOIN unfit USING (seq)",
+        validate=scan.plan.validate_with_models,
+        store=scan.plan.verdict_store,
+    )
     scan.sql(
         f"INSERT INTO urls SELECT full_url, '{name}/' || id FROM parsed ANTI JOIN unfit USING (seq) WHERE full_url IS NOT NULL"
     )

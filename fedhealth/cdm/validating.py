@@ -33,19 +33,32 @@ _JUDGED = pa.schema(
 
 
 def keep_texts(
-    database: duckdb.DuckDBPyConnection, name: str, *, validate: FhirValidation, store: Path | None
+    database: duckdb.DuckDBPyConnection,
+    name: str,
+    source: str,
+    *,
+    validate: FhirValidation,
+    store: Path | None,
 ) -> None:
-    """Keep the texts of ``parsed``, less ``unfit``, that are to be validated in ``samples``, known verdicts in ``known``."""
-    texts = f"SELECT '{name}', key, seq, piece, line, id, text FROM parsed ANTI JOIN unfit USING (seq)"
+    """Keep the texts of a type that are to be validated in ``samples``, and the verdicts that are known in ``known``.
+
+    Args:
+      database: has both tables.
+      name: the type.
+      source: what follows FROM: rows with ``key``, ``seq``, ``piece``, ``line``, ``id`` and ``text``.
+      validate: all, a sample, or none.
+      store: where verdicts are remembered.
+    """
+    texts = f"SELECT '{name}', key, seq, piece, line, id, text FROM {source}"
     if validate == "sample":
         database.execute(f"INSERT INTO samples {texts} ORDER BY key, text LIMIT {SAMPLE}")
     elif validate == "all" and (path := _verdicts_in(store)) is not None:
         database.execute(
             f"INSERT INTO known SELECT seq, '{name}', piece, line, id, digest, v.kind, v.reason, v.path "
-            "FROM (SELECT seq, piece, line, id, sha256(text) AS digest FROM parsed ANTI JOIN unfit USING (seq)) "
+            f"FROM (SELECT seq, piece, line, id, sha256(text) AS digest FROM {source}) "
             f"JOIN '{quoted(path)}' v USING (digest)"
         )
-        database.execute(f"INSERT INTO samples {texts} ANTI JOIN known USING (seq)")
+        database.execute(f"INSERT INTO samples FROM ({texts}) ANTI JOIN known USING (seq)")
     elif validate == "all":
         database.execute(f"INSERT INTO samples {texts}")
 

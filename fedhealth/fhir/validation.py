@@ -51,7 +51,8 @@ def faults_of(resource_type: str, text: str) -> tuple[Fault, ...]:
         return (Fault("quarantined", "r4b_invalid", _path(resource_type, error)),)
     except _DuplicateNameError:
         return (Fault("quarantined", "duplicate_name", resource_type),)
-    except (ValueError, TypeError, AssertionError, RecursionError):
+    # whatever else hostile data makes the models raise quotes the data, and must stop no run
+    except Exception:  # noqa: BLE001
         return (Fault("quarantined", "r4b_invalid", resource_type),)
     return tuple(sorted(found))
 

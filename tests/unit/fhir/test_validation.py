@@ -161,6 +161,8 @@ def test_a_valid_contained_resource_and_a_valid_period_have_no_fault():
         ("Patient.name", '{"resourceType": "Patient", "name": [{"Quillfeather": 1}]}'),
         ("Observation.code", '{"resourceType": "Observation", "status": "final"}'),
         ("Patient", "no json"),
+        ("Patient", '{"resourceType": "Patient", "contained": [{"resourceType": "Quillfeather"}]}'),
+        ("Patient", '{"resourceType": "Patient", "contained": [{"resourceType": ["Quillfeather"]}]}'),
         ("Patient", '{"resourceType": "Patient", "x": ' + "[" * 100_000),
     ],
 )
