@@ -111,6 +111,7 @@ def harmonize(
             site_map=site_map,
             site_secret=secrets.site_secret,
             validate=validate,
+            verdicts=cdm.parent / f".{cdm.name}.keys",
             workers=workers,
             progress=show,
         )

@@ -68,6 +68,15 @@ class Unmapped(_Strict):
     n: Count
 
 
+class Finding(_Strict):
+    """A rule of R4 that ``n`` loaded resources of a type break at an element."""
+
+    type: str
+    reason: str
+    path: str
+    n: Count
+
+
 class Accounting(_Strict):
     """``accounting.json``: exact, and never leaves the site. ``summary`` is what may travel.
 
@@ -77,6 +86,7 @@ class Accounting(_Strict):
       links: per OMOP table, how its rows found their visit.
       notes: counts of what was imputed or disagrees, by code.
       tables: rows per OMOP table.
+      findings: rules that were broken by resources that are loaded all the same, most frequent first.
       unmapped: codes without a concept, most frequent first.
       seconds: per stage.
     """
@@ -88,6 +98,7 @@ class Accounting(_Strict):
     links: dict[str, LinkCount]
     notes: dict[str, Count]
     tables: dict[str, Count]
+    findings: list[Finding] = []
     unmapped: list[Unmapped]
     seconds: dict[str, float]
 

@@ -6,6 +6,7 @@ import duckdb
 
 from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting, LinkCount, Unmapped, ValueCount, account_resources
+from fedhealth.cdm.findings import account_findings
 from fedhealth.cdm.rows import EVENT_TABLES
 from fedhealth.errors import DataError
 from fedhealth.fhir.resources import LOADED
@@ -46,6 +47,10 @@ def trace_rows(database: duckdb.DuckDBPyConnection) -> None:
         "CREATE VIEW private_quarantine AS SELECT type AS resource_type, file, line + lines_before AS line, "
         "reason AS reason_code, path AS json_path, digest AS source_digest, id AS fhir_id "
         "FROM all_left JOIN place USING (piece) WHERE kind IN ('quarantined', 'value')"
+    )
+    database.execute(
+        "CREATE VIEW private_findings AS SELECT type AS resource_type, file, line + lines_before AS line, "
+        "reason AS reason_code, path AS json_path, id AS fhir_id FROM all_noted JOIN place USING (piece)"
     )
     database.execute(f"CREATE TABLE private_unmapped AS {_unmapped()}")
 
@@ -105,6 +110,7 @@ def account_run(
         links={table: _links(database, table) for table in EVENT_TABLES},
         notes={name: _one(database, query) for name, query in notes.items()},
         tables=tables,
+        findings=account_findings(database),
         unmapped=[
             Unmapped(system=system, code=code or "", unit=unit or "", n=n)
             for system, code, unit, n in database.execute(

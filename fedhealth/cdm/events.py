@@ -12,7 +12,7 @@ import duckdb
 
 from fedhealth.cdm.items import make_items
 from fedhealth.cdm.rows import EVENT_TABLES, make_rows
-from fedhealth.cdm.staged import CODES, DRUGS, TIMES
+from fedhealth.cdm.staged import CODES, DRUGS, TIMES, WHEN
 from fedhealth.cdm.workspace import block_step, quoted, read_plan, save
 from fedhealth.fhir.resources import verdicts
 
@@ -97,14 +97,15 @@ _STRANGER = "coalesce(who.is_foreign OR place.is_foreign, false)"
 def _join(name: str, source: str) -> str:
     """SQL for ``event``: the staged resources of a type with person, visit, and the reason to leave it, if any."""
     reasons = [
-        ("loser.reason IS NOT NULL", "loser.kind", "loser.reason", f"'{name}'"),
+        ("loser.reason IS NOT NULL", "loser.kind", "loser.reason", "loser.path"),
         *(
             (f"p.verdict = {n}", f"'{check.kind}'", f"'{check.reason}'", f"'{check.path}'")
             for n, check in enumerate(verdicts(name), 1)
         ),
         (_STRANGER, "'excluded'", "'other_organization'", f"'{name}'"),
         ("p.subject IS NULL", "'quarantined'", "'missing_subject'", f"'{name}.subject'"),
-        ("who.person_id IS NULL", "'quarantined'", "'dangling_subject'", f"'{name}.subject'"),
+        ("who.person_id IS NULL", "'quarantined'", "'dangling_subject'", f"'{name}.subject.reference'"),
+        ("p.day IS NULL AND p.is_dated", "'quarantined'", "'invalid_date'", f"'{name}.{WHEN[name]}'"),
         (
             "coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) IS NULL",
             "'quarantined'",

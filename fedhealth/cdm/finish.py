@@ -78,10 +78,11 @@ def _view_rows(database: duckdb.DuckDBPyConnection, work: Path) -> None:
 
 def _view_left(database: duckdb.DuckDBPyConnection, work: Path, plan: Plan) -> None:
     """Make ``all_left`` and ``all_tally`` over all steps, and ``place`` to turn pieces into files and lines."""
-    for name in ("left", "tally"):
+    for name in ("left", "tally", "noted"):
         union = f"FROM {saved(work, 'scan', name)}"
-        if has(work, "map", name):
-            union += f" UNION ALL FROM {saved(work, 'map', name)}"
+        for later in ("check", "map"):
+            if has(work, later, name):
+                union += f" UNION ALL FROM {saved(work, later, name)}"
         if name == "left":
             union += f" UNION ALL FROM '{quoted(work / 'lookup' / 'left')}.parquet'"
         database.execute(f"CREATE VIEW all_{name} AS {union}")

@@ -10,10 +10,10 @@ import duckdb
 
 from fedhealth.cdm.coding import match_codings, match_quantities, match_references
 from fedhealth.cdm.staged import staged_columns
+from fedhealth.cdm.validating import settle_verdicts
 from fedhealth.cdm.visits import keep_encounters, keep_patients, outermost_stays
 from fedhealth.cdm.workspace import SMALL_TABLES, has, read_plan, save, saved, step
 from fedhealth.fhir.resources import SHAPES, verdicts
-from fedhealth.fhir.validation import invalid_resources
 from fedhealth.vocabulary.site_map import SiteMap
 
 WHOLE = ("Patient", "Encounter", "Organization", "Medication")
@@ -30,7 +30,8 @@ def gather(work: Path) -> None:
         for name in SMALL_TABLES:
             database.execute(f'CREATE VIEW "all_{name}" AS FROM {saved(work, "scan", name)}')
         _view_resources(database, work)
-        _find_losers(database, work, sample=plan.validate_with_models == "sample")
+        settle_verdicts(database, work)
+        _find_losers(database)
         _load_whole(database)
         match_references(database)
         _match_codings(database, mapped)
@@ -63,7 +64,7 @@ def _view_none(database: duckdb.DuckDBPyConnection, name: str) -> None:
 
 _LOSERS = """
 INSERT INTO loser
-SELECT seq, '{name}', 'excluded', 'duplicate' FROM (
+SELECT seq, '{name}', 'excluded', 'duplicate', '{name}' FROM (
     SELECT seq, row_number() OVER (PARTITION BY id ORDER BY updated DESC NULLS LAST, version DESC NULLS LAST, {content}) AS rank
     FROM s_{name} ANTI JOIN loser USING (seq)
     WHERE key IN (SELECT key FROM s_{name} GROUP BY key HAVING count(*) > 1)) WHERE rank > 1
@@ -71,40 +72,29 @@ SELECT seq, '{name}', 'excluded', 'duplicate' FROM (
 
 _DELETED = """
 INSERT INTO loser
-SELECT s.seq, '{name}', 'excluded', 'deleted' FROM s_{name} s ANTI JOIN loser USING (seq)
+SELECT s.seq, '{name}', 'excluded', 'deleted', '{name}' FROM s_{name} s ANTI JOIN loser USING (seq)
 JOIN (SELECT ref, max(at_end(stamp)) AS deleted_at, count(*) = count(stamp) AS has_dates FROM all_deleted GROUP BY ref) d
   ON d.ref = '{name}/' || s.id
 WHERE NOT coalesce(has_dates AND at_end(s.updated) > deleted_at, false)
 """
 
 
-def _find_losers(database: duckdb.DuckDBPyConnection, work: Path, *, sample: bool) -> None:
+def _find_losers(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``loser``: staged resources that the models refuse, that were deleted, or that are an older version.
 
     A deletion counts against every version that is not known to be later. Among versions that say the same of
     their age the content decides, so that the order of input never does.
     """
-    database.execute("CREATE TABLE loser (seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR)")
+    database.execute(
+        "CREATE TABLE loser (seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR, path VARCHAR)"
+    )
+    database.execute("INSERT INTO loser SELECT seq, type, 'quarantined', reason, path FROM refused")
     any_deleted = _one(database, "SELECT count(*) FROM all_deleted")
     for name in SHAPES:
-        if sample:
-            _refuse_sample(database, name)
         if any_deleted:
             database.execute(_DELETED.format(name=name))
         content = ", ".join(f'"{column}"' for column in ("verdict", *staged_columns(name)))
         database.execute(_LOSERS.format(name=name, content=content))
-
-
-def _refuse_sample(database: duckdb.DuckDBPyConnection, name: str) -> None:
-    from fedhealth.cdm.scan import SAMPLE
-
-    rows = database.execute(
-        "SELECT seq, text FROM all_samples WHERE type = ? ORDER BY key, text LIMIT ?", [name, SAMPLE]
-    ).fetchall()
-    if rows and (invalid := invalid_resources(name, rows)):
-        database.execute(
-            f"INSERT INTO loser SELECT unnest({invalid})::BIGINT, '{name}', 'quarantined', 'r4b_invalid'"
-        )
 
 
 def _load_whole(database: duckdb.DuckDBPyConnection) -> None:
@@ -113,7 +103,7 @@ def _load_whole(database: duckdb.DuckDBPyConnection) -> None:
         "CREATE TABLE rejected (seq BIGINT, type VARCHAR, kind VARCHAR, reason VARCHAR, path VARCHAR)"
     )
     names = ", ".join(f"'{name}'" for name in WHOLE)
-    database.execute(f"INSERT INTO rejected SELECT *, type FROM loser WHERE type IN ({names})")
+    database.execute(f"INSERT INTO rejected FROM loser WHERE type IN ({names})")
     for name in WHOLE:
         database.execute(f"CREATE TABLE p_{name} AS SELECT *, '{name}/' || id AS ref FROM s_{name}")
         for number, check in enumerate(verdicts(name), 1):

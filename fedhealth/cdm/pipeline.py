@@ -17,6 +17,7 @@ from fedhealth.cdm.finish import finish
 from fedhealth.cdm.gather import gather
 from fedhealth.cdm.output import replacing
 from fedhealth.cdm.scan import scan_part
+from fedhealth.cdm.validating import remember_verdicts, validate_texts, validation_tasks
 from fedhealth.cdm.workspace import close_blocks, saved, step, write_plan
 from fedhealth.config import FhirValidation
 from fedhealth.errors import ConfigError, DataError
@@ -48,6 +49,7 @@ def harmonize(
     site_map: Path | None = None,
     site_secret: bytes,
     validate: FhirValidation = "sample",
+    verdicts: Path | None = None,
     progress: Progress | None = None,
     workers: int = 1,
 ) -> Accounting:
@@ -64,7 +66,9 @@ def harmonize(
       site_map: folder of FHIR ConceptMaps and ``site.yaml``.
       site_secret: 32 bytes that never leave the site; they key all ids.
       validate: which resources are checked against the R4B models: all, about 200 per type, or none.
-      progress: called with a stage (read, map), how many of its parts are done, and of how many.
+      verdicts: a private folder beside the CDM where verdicts of ``all`` are remembered by digest, so that
+        the next run validates only what changed.
+      progress: called with a stage (read, validate, map), how many of its parts are done, and of how many.
       workers: processes that share the parts.
 
     Returns:
@@ -83,12 +87,15 @@ def harmonize(
     report = progress or (lambda stage, done, of: None)
     with replacing(cdm_dir) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         work = Path(scratch)
-        plan = write_plan(work, fhir_dir, site=site, site_map=site_map, validate=validate)
+        plan = write_plan(work, fhir_dir, site=site, site_map=site_map, validate=validate, verdicts=verdicts)
         with _crew(min(workers, len(plan.parts))) as crew:
             with clock.stage("read"):
                 scan = partial(scan_part, work, site_secret=site_secret)
                 total = sum(_each(crew, scan, range(len(plan.parts)), partial(report, "read")))
                 _require_fhir(work, total)
+            with clock.stage("validate"):
+                if tasks := validation_tasks(work):
+                    list(_each(crew, partial(validate_texts, work), tasks, partial(report, "validate")))
             with clock.stage("check"):
                 gather(work)
             with clock.stage("map"):
@@ -98,6 +105,8 @@ def harmonize(
         with clock.stage("write"):
             account = finish(work, folder, total=total, threads=workers)
         _refuse_empty(account)
+        if verdicts is not None:
+            remember_verdicts(work, verdicts)
         account = account.model_copy(update={"seconds": clock.seconds})
         (folder / "accounting.json").write_text(account.to_json())
     return account

@@ -14,19 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from fedhealth.cdm.findings import add_examples, add_finding, keep_findings, notes_sql
 from fedhealth.cdm.keys import keyed_ids
 from fedhealth.cdm.staged import CODES, COMPONENT, DRUGS, TIMES, staged_columns
+from fedhealth.cdm.validating import SAMPLE, keep_texts
 from fedhealth.cdm.workspace import SMALL_TABLES, Plan, block_step, read_plan, save
-from fedhealth.config import FhirValidation
+from fedhealth.fhir.bundle_rules import broken_bundle_rules
 from fedhealth.fhir.bundles import bundle_block
 from fedhealth.fhir.files import BLOCK_BYTES, read_blocks
 from fedhealth.fhir.resources import R4_TYPES, SHAPES, UNKNOWN, verdicts
-from fedhealth.fhir.validation import invalid_resources
-
-SAMPLE = 200
-"""Resources per type that ``validate="sample"`` checks: those with the smallest keyed ids."""
 
 _NAMES = ", ".join(f"'{name}'" for name in SHAPES)
 _R4 = ", ".join(f"'{name}'" for name in sorted(R4_TYPES))
@@ -73,7 +70,7 @@ class _Scan:
 
     database: duckdb.DuckDBPyConnection
     folder: Path
-    validate: FhirValidation
+    plan: Plan
     secret: bytes = field(repr=False)
 
     def sql(self, statement: str, **tables: pa.Table) -> None:
@@ -110,7 +107,7 @@ def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
         folder = work / "scan" / f"{part:06d}-{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         with block_step(work, time_zone=time_zone) as database:
-            scan = _Scan(database, folder, plan.validate_with_models, site_secret)
+            scan = _Scan(database, folder, plan, site_secret)
             total += _scan_block(scan, block, first_seq=(((part << 12) + number) << _SEQ_BITS) + 1)
     folder = work / "scan" / f"{part:06d}-lines"
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +154,7 @@ def _scan_block(scan: _Scan, block: pa.Table, *, first_seq: int) -> int:
         types = scan.query(_TYPE, texts=layer).column("type")
         incoming = _with(layer, type=types, seq=pa.array(numbers, pa.int64()))
         total += layer.num_rows
-        layer, malformed = _open_bundles(incoming)
+        layer, malformed = _open_bundles(scan, incoming)
         _stage(scan, _mark_malformed(incoming, malformed) if malformed else incoming, depth=depth)
         depth += 1
     for name in SMALL_TABLES:
@@ -166,12 +163,15 @@ def _scan_block(scan: _Scan, block: pa.Table, *, first_seq: int) -> int:
     return total
 
 
-def _open_bundles(incoming: pa.Table) -> tuple[pa.Table | None, list[int]]:
+def _open_bundles(scan: _Scan, incoming: pa.Table) -> tuple[pa.Table | None, list[int]]:
     """The entries of all incoming bundles; the numbers of those that are not well-formed."""
     bundles = incoming.filter(pc.equal(incoming.column("type"), "Bundle"))
     opened, malformed = [], []
     for row in bundles.select(["seq", "piece", "line", "text", "fhir_version"]).to_pylist():
         entries = bundle_block(row["text"], line=row["line"])
+        for reason, path in broken_bundle_rules(row["text"]):
+            add_finding(scan.database, "Bundle", reason, path, n=1)
+            add_examples(scan.database, "Bundle", reason, path, [(row["piece"], row["line"], None)])
         if entries is None:
             malformed.append(row["seq"])
         elif entries.num_rows:
@@ -218,12 +218,12 @@ def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
     verdict = f"CASE {cases} ELSE 0 END" if cases else "0"
     parsed = scan.query(
         f"""
-SELECT seq, piece, line, full_url, {_ID} AS id, meta.lastUpdated AS updated,
-       try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict,
-       CASE WHEN verdict > 0 THEN sha256(text) END AS digest{columns},
-       CASE WHEN {_VERSION} OR {shape.foreign} THEN 'fhir_version'
-            WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
-FROM (SELECT seq, piece, line, full_url, fhir_version, text, unnest(from_json(text, '{shape.fields}')) FROM texts)""",
+SELECT * EXCLUDE (text), CASE WHEN verdict > 0 THEN sha256(text) END AS digest FROM (
+  SELECT seq, piece, line, full_url, text, {_ID} AS id, meta.lastUpdated AS updated,
+         try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, {notes_sql(name)} AS notes{columns},
+         CASE WHEN {_VERSION} OR {shape.foreign} THEN 'fhir_version'
+              WHEN r.id IS NULL THEN 'missing_id' WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
+  FROM (SELECT seq, piece, line, full_url, fhir_version, text, unnest(from_json(text, '{shape.fields}')) FROM texts) r)""",
         texts=texts,
     )
     keys = keyed_ids(parsed.column("id").to_pylist(), of=name, site_secret=scan.secret)
@@ -231,48 +231,44 @@ FROM (SELECT seq, piece, line, full_url, fhir_version, text, unnest(from_json(te
 
 
 def _leave_unfit(scan: _Scan, name: str, texts: pa.Table, parsed: pa.Table) -> pa.Table:
-    """Leave out what is no R4 resource at all: another version, a bad id, refused by the models when all are asked."""
+    """Leave out what is no R4 resource at all: another version, a bad id; keep the texts that are to be validated."""
     fault = parsed.column("fault")
-    if scan.validate == "all":
-        fit = np.flatnonzero(pc.is_null(fault))
-        refused = invalid_resources(name, _numbered_texts(texts, fit))
-        is_refused = pc.is_in(parsed.column("seq"), pa.array(refused, pa.int64()))
-        fault = pc.if_else(is_refused, "r4b_invalid", fault)
     staged = parsed.drop_columns("fault")
     if fault.null_count < len(fault):
         unfit = _with(staged, fault=fault, text=texts.column("text")).filter(pc.is_valid(fault))
         scan.sql(
             f"""INSERT INTO "left" SELECT seq, '{name}', 'quarantined', fault,
-            '{name}' || CASE fault WHEN 'invalid_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id FROM unfit""",
+            '{name}' || CASE WHEN fault LIKE '%_id' THEN '.id' ELSE '' END, piece, line, sha256(text), id FROM unfit""",
             unfit=unfit.select(["seq", "fault", "piece", "line", "text", "id"]),
         )
         is_fit = pc.is_null(fault)
         staged, texts = staged.filter(is_fit), texts.filter(is_fit)
-    if scan.validate == "sample":
-        _sample(scan, name, texts, staged)
+    _keep_texts(scan, name, texts, staged)
     return staged
 
 
-def _numbered_texts(texts: pa.Table, rows: NDArray[np.int64]) -> list[tuple[int, str]]:
-    chosen = texts.select(["seq", "text"]).take(pa.array(rows))
-    return list(zip(*(column.to_pylist() for column in chosen.columns), strict=True))
-
-
-def _sample(scan: _Scan, name: str, texts: pa.Table, staged: pa.Table) -> None:
-    """Keep the texts with the smallest keyed ids, all versions of the last one too."""
-    keys = staged.column("key").to_numpy()
-    if len(keys) == 0:
+def _keep_texts(scan: _Scan, name: str, texts: pa.Table, staged: pa.Table) -> None:
+    """Keep the texts of a type that are to be validated: all, or candidates of a sample."""
+    validate, keys = scan.plan.validate_with_models, staged.column("key").to_numpy()
+    if validate == "off" or len(keys) == 0:
         return
-    rows = np.flatnonzero(keys <= np.partition(keys, min(SAMPLE, len(keys)) - 1)[min(SAMPLE, len(keys)) - 1])
-    chosen = _with(texts.select(["seq", "text"]).take(rows), key=pa.array(keys[rows]))
-    scan.sql(f"INSERT INTO samples SELECT '{name}', key, seq, text FROM chosen", chosen=chosen)
+    columns = staged.select(["key", "seq", "piece", "line", "id"])
+    if validate == "sample":
+        last = min(SAMPLE, len(keys)) - 1
+        chosen = np.flatnonzero(keys <= np.partition(keys, last)[last])
+        columns, texts = columns.take(chosen), texts.take(chosen)
+    scan.database.register("candidates", _with(columns, text=texts.column("text")))
+    keep_texts(scan.database, name, "candidates", validate=validate, store=scan.plan.verdict_store)
+    scan.database.unregister("candidates")
 
 
-_SCAN_ONLY = ("full_url", "component")
+_SCAN_ONLY = ("full_url", "component", "notes")
 
 
 def _keep(scan: _Scan, name: str, staged: pa.Table, *, depth: int) -> None:
     """Save the staged resources of a type, and what they mention."""
+    noted = staged.select(["notes", "piece", "line", "id"]).filter(pc.equal(staged.column("verdict"), 0))
+    keep_findings(scan.database, name, noted)
     kept = staged.drop_columns([column for column in _SCAN_ONLY if column in staged.column_names])
     pq.write_table(kept, scan.folder / f"{name}-{depth}.parquet", compression="lz4")
     if staged.column("full_url").null_count < staged.num_rows:

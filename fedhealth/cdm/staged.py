@@ -6,7 +6,7 @@ first check that it fails). Persons, encounters, organisations and medications k
 events keep the columns below, narrow and flat, as there are so many.
 """
 
-from fedhealth.fhir.resources import SHAPES
+from fedhealth.fhir.resources import FOREIGN, SHAPES
 
 _PERIOD = 'coalesce({0}Period."end", {0}Period.start)'
 TIMES: dict[str, str] = {
@@ -17,6 +17,15 @@ TIMES: dict[str, str] = {
     "Procedure": "coalesce(performedDateTime, performedPeriod.start)",
 }
 """SQL for the FHIR text of an event's time; without one the start of its encounter is used."""
+
+WHEN = {
+    "Condition": "onset[x]",
+    "Observation": "effective[x]",
+    "MedicationRequest": "authoredOn",
+    "MedicationAdministration": "effective[x]",
+    "Procedure": "performed[x]",
+}
+"""The JSON path of that time."""
 
 DRUGS = ("MedicationRequest", "MedicationAdministration")
 CODES = {"Condition": "condition", "Procedure": "procedure", "Observation": "measurement"} | dict.fromkeys(
@@ -64,7 +73,8 @@ _OF = {"subject": "subject.reference", "encounter": "encounter.reference"}
 
 _EVENT_COLUMNS: dict[str, dict[str, str]] = {
     "Observation": {
-        **_OF,
+        "subject": "subject.reference",
+        "encounter": "coalesce(encounter.reference, context.reference)",  # the context of STU3
         **_value(""),
         "is_clinical": f"coalesce(list_bool_or({_CATEGORIES.format(['laboratory', 'vital-signs'])}), false)",
         "has_components": "len(component) > 0 AND list_bool_or(list_transform(component, lambda x: x.code.coding IS NOT NULL))",
@@ -105,4 +115,6 @@ def staged_columns(name: str) -> dict[str, str]:
     """Name and SQL of the columns that a scan keeps of a type."""
     if name in TIMES:
         return {**_EVENT_COLUMNS[name], **_when(name)}
-    return {field: f'"{field}"' for field in SHAPES[name].names if field not in ("id", "meta")}
+    return {
+        field: f'"{field}"' for field in SHAPES[name].names if field not in ("id", "meta", *FOREIGN[name])
+    }

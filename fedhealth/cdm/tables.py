@@ -141,6 +141,14 @@ PRIVATE_TABLES: dict[str, tuple[tuple[str, Type], ...]] = {
         ("source_digest", "VARCHAR"),
         ("fhir_id", "VARCHAR"),
     ),
+    "findings": (
+        ("resource_type", "VARCHAR"),
+        ("file", "VARCHAR"),
+        ("line", "BIGINT"),
+        ("reason_code", "VARCHAR"),
+        ("json_path", "VARCHAR"),
+        ("fhir_id", "VARCHAR"),
+    ),
     "unmapped": (
         ("system", "VARCHAR"),
         ("code", "VARCHAR"),

@@ -18,16 +18,31 @@ from fedhealth.vocabulary.site_map import SiteSettings
 ADMITTED_FROM_EMERGENCY = 8870
 
 
+_PATHS = {
+    "missing_birth_date": ".birthDate",
+    "invalid_birth_date": ".birthDate",
+    "missing_subject": ".subject",
+    "dangling_subject": ".subject.reference",
+    "missing_time": ".period.start",
+    "invalid_date": ".period",
+    "end_before_start": ".period",
+    "part_of_cycle": ".partOf",
+    "dangling_part_of": ".partOf",
+}
+
+
 def reject(database: duckdb.DuckDBPyConnection, name: str, kind: str, reason: str, where: str) -> None:
     """Leave out the resources of a type for which ``where`` holds and that are not left out already."""
+    path = name + _PATHS.get(reason, "")
     database.execute(
-        f"INSERT INTO rejected SELECT seq, '{name}', '{kind}', '{reason}', '{name}' FROM p_{name} p "
+        f"INSERT INTO rejected SELECT seq, '{name}', '{kind}', '{reason}', '{path}' FROM p_{name} p "
         f"WHERE ({where}) AND NOT EXISTS (FROM rejected r WHERE r.seq = p.seq)"
     )
 
 
 def keep_patients(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``patient``: the patients that are kept so far."""
+    reject(database, "Patient", "quarantined", "missing_birth_date", "birthDate IS NULL")
     reject(database, "Patient", "quarantined", "invalid_birth_date", "day_of(birthDate) IS NULL")
     database.execute(
         "CREATE TABLE patient AS SELECT p.*, p.key AS person_id FROM p_Patient p ANTI JOIN rejected USING (seq)"
@@ -52,12 +67,13 @@ def keep_encounters(database: duckdb.DuckDBPyConnection, settings: SiteSettings)
     if settings.organizations:
         _keep_own(database, settings.organizations)
     start, end = "at_end(period.start)", 'at_end(period."end")'
-    reject(database, "Encounter", "quarantined", "missing_time", "day_of(period.start) IS NULL")
+    reject(database, "Encounter", "quarantined", "missing_time", "period.start IS NULL")
+    reject(database, "Encounter", "quarantined", "invalid_date", "day_of(period.start) IS NULL")
     reject(
         database,
         "Encounter",
         "quarantined",
-        "missing_time",
+        "invalid_date",
         'period."end" IS NOT NULL AND day_of(period."end") IS NULL',
     )
     reject(

@@ -34,7 +34,10 @@ SMALL_TABLES = {
     "quantities": "code VARCHAR, unit_system VARCHAR, unit_code VARCHAR, unit_text VARCHAR",
     "refs": "ref VARCHAR",
     "urls": "url VARCHAR, ref VARCHAR",
-    "samples": "type VARCHAR, key BIGINT, seq BIGINT, text VARCHAR",
+    "samples": "type VARCHAR, key BIGINT, seq BIGINT, piece INTEGER, line BIGINT, id VARCHAR, text VARCHAR",
+    "known": "seq BIGINT, type VARCHAR, piece INTEGER, line BIGINT, id VARCHAR, digest VARCHAR, "
+    "kind VARCHAR, reason VARCHAR, path VARCHAR",
+    "noted": "type VARCHAR, reason VARCHAR, path VARCHAR, piece INTEGER, line BIGINT, id VARCHAR",
 }
 """The small tables that a scan leaves beside its resources."""
 
@@ -49,6 +52,12 @@ class Plan(BaseModel):
     parts: tuple[tuple[Piece, ...], ...]
     site_map: str | None
     validate_with_models: FhirValidation
+    verdicts: str | None = None
+
+    @property
+    def verdict_store(self) -> Path | None:
+        """Where verdicts of the models are remembered."""
+        return None if self.verdicts is None else Path(self.verdicts)
 
     def mapped(self) -> SiteMap:
         """The site map."""
@@ -61,7 +70,13 @@ class Plan(BaseModel):
 
 
 def write_plan(
-    work: Path, fhir_dir: Path, *, site: str, site_map: Path | None, validate: FhirValidation
+    work: Path,
+    fhir_dir: Path,
+    *,
+    site: str,
+    site_map: Path | None,
+    validate: FhirValidation,
+    verdicts: Path | None = None,
 ) -> Plan:
     """Find the files, cut them into parts and keep the plan in ``work``.
 
@@ -77,6 +92,7 @@ def write_plan(
         parts=plan_parts(files),
         site_map=None if site_map is None else str(site_map.resolve()),
         validate_with_models=validate,
+        verdicts=None if verdicts is None else str(verdicts.resolve()),
     )
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     (work / "plan.json").write_text(plan.model_dump_json())

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import fedhealth.embedded.references
 import fedhealth.embedded.site_process  # noqa: F401
 from fedhealth.fhir.resources import LOADED
-from fedhealth.fhir.validation import resource_model
+from fedhealth.fhir.structure import resource_model
 from fedhealth.validation.suite import load_engine
 
 load_engine()

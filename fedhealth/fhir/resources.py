@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from fedhealth.fhir.checks import Verdict, checks
+
 _R4 = """
     Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent
     Basic Binary BiologicallyDerivedProduct BodyStructure Bundle CapabilityStatement CarePlan CareTeam
@@ -75,21 +77,86 @@ _VALUES = {
     "valueCodeableConcept": _CONCEPT,
     "valueString": "VARCHAR",
     "referenceRange": [{"low": {"value": "DOUBLE"}, "high": {"value": "DOUBLE"}}],
+    "dataAbsentReason": "JSON",
 }
 
 
-def _fields(**fields: object) -> str:
-    return json.dumps({"id": "VARCHAR", "meta": _META, **fields}, separators=(",", ":"))
+FOREIGN: dict[str, tuple[str, ...]] = {
+    "Organization": ("description", "qualification"),
+    "Medication": (
+        *("image", "isBrand", "isOverTheCounter", "package"),
+        *("definition", "doseForm", "marketingAuthorizationHolder", "totalVolume"),
+    ),
+    "Patient": ("animal",),
+    "Encounter": (
+        *("incomingReferral", "actualPeriod", "admission", "careTeam", "dietPreference", "plannedEndDate"),
+        *("plannedStartDate", "specialArrangement", "specialCourtesy", "subjectStatus", "virtualService"),
+    ),
+    "Condition": ("abatementBoolean", "assertedDate", "context", "participant"),
+    "Observation": (
+        *("comment", "related", "valueAttachment", "valueReference"),
+        *("bodyStructure", "instantiatesCanonical", "instantiatesReference", "triggeredBy"),
+    ),
+    "MedicationRequest": (
+        *(
+            "context",
+            "definition",
+            "device",
+            "effectiveDosePeriod",
+            "informationSource",
+            "medication",
+            "reason",
+        ),
+        *("renderedDosageInstruction", "reported", "statusChanged"),
+    ),
+    "MedicationAdministration": (
+        *("definition", "notGiven", "prescription", "reasonNotGiven", "basedOn", "encounter", "isSubPotent"),
+        *("medication", "occurenceDateTime", "occurencePeriod", "occurenceTiming", "reason", "recorded"),
+        "subPotentReason",
+    ),
+    "Procedure": (
+        *(
+            "context",
+            "definition",
+            "notDone",
+            "notDoneReason",
+            "focus",
+            "occurrenceAge",
+            "occurrenceDateTime",
+        ),
+        *(
+            "occurrencePeriod",
+            "occurrenceRange",
+            "occurrenceString",
+            "occurrenceTiming",
+            "reason",
+            "recorded",
+        ),
+        *("reportedBoolean", "reportedReference", "supportingInfo", "used"),
+    ),
+}
+"""The elements that STU3 or R5 have and R4 has not: one of them tells that a resource is of another version."""
 
 
-_EVENT = {"subject": _REFERENCE, "encounter": _REFERENCE, "code": _CONCEPT, "context": "JSON"}
+def _fields(name: str, **fields: object) -> str:
+    foreign = dict.fromkeys(FOREIGN[name], "JSON")
+    return json.dumps({"id": "VARCHAR", "meta": _META, **foreign, **fields}, separators=(",", ":"))
+
+
+def _foreign(name: str, *shapes: str) -> str:
+    """SQL that is true for another version: an element that R4 has not, or the shape of one that it has."""
+    return " OR ".join((*(f"{field} IS NOT NULL" for field in FOREIGN[name]), *shapes))
+
+
+_EVENT = {"subject": _REFERENCE, "encounter": _REFERENCE, "code": _CONCEPT}
 _CANCELLED = (("status = 'entered-in-error'", "entered_in_error"), ("status = 'cancelled'", "cancelled"))
 
 SHAPES: dict[str, ResourceShape] = {
-    "Organization": ResourceShape(_fields(), "false"),
-    "Medication": ResourceShape(_fields(code=_CONCEPT), "false"),
+    "Organization": ResourceShape(_fields("Organization"), _foreign("Organization")),
+    "Medication": ResourceShape(_fields("Medication", code=_CONCEPT), _foreign("Medication")),
     "Patient": ResourceShape(
         _fields(
+            "Patient",
             gender="VARCHAR",
             birthDate="VARCHAR",
             deceasedDateTime="VARCHAR",
@@ -99,12 +166,12 @@ SHAPES: dict[str, ResourceShape] = {
             extension=[
                 {"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": {"code": "VARCHAR"}}]}
             ],
-            animal="JSON",
         ),
-        "animal IS NOT NULL",
+        _foreign("Patient"),
     ),
     "Encounter": ResourceShape(
         _fields(
+            "Encounter",
             **{"class": "JSON"},
             status="VARCHAR",
             subject=_REFERENCE,
@@ -114,12 +181,9 @@ SHAPES: dict[str, ResourceShape] = {
             serviceProvider=_REFERENCE,
             hospitalization={"admitSource": _CONCEPT, "dischargeDisposition": _CONCEPT},
             reason="JSON",
-            actualPeriod="JSON",
-            plannedStartDate="JSON",
-            admission="JSON",
         ),
-        "reason IS NOT NULL OR actualPeriod IS NOT NULL OR plannedStartDate IS NOT NULL "
-        "OR admission IS NOT NULL OR json_type(class) = 'ARRAY'",
+        # the reason of STU3 is a list of concepts, that of R5 a list of objects
+        _foreign("Encounter", "json_type(class) = 'ARRAY'", "json_exists(reason, '$[0].value')"),
         (
             "planned",
             "arrived",
@@ -135,6 +199,7 @@ SHAPES: dict[str, ResourceShape] = {
     ),
     "Condition": ResourceShape(
         _fields(
+            "Condition",
             **_EVENT,
             verificationStatus="JSON",
             clinicalStatus="JSON",
@@ -142,11 +207,10 @@ SHAPES: dict[str, ResourceShape] = {
             onsetPeriod=_PERIOD,
             abatementDateTime="VARCHAR",
             recordedDate="VARCHAR",
-            assertedDate="JSON",
-            participant="JSON",
         ),
-        "context IS NOT NULL OR assertedDate IS NOT NULL OR participant IS NOT NULL "
-        "OR json_type(verificationStatus) = 'VARCHAR' OR json_type(clinicalStatus) = 'VARCHAR'",
+        _foreign(
+            "Condition", "json_type(verificationStatus) = 'VARCHAR'", "json_type(clinicalStatus) = 'VARCHAR'"
+        ),
         (),
         (
             (
@@ -157,6 +221,7 @@ SHAPES: dict[str, ResourceShape] = {
     ),
     "Observation": ResourceShape(
         _fields(
+            "Observation",
             **_EVENT,
             **_VALUES,
             status="VARCHAR",
@@ -166,11 +231,9 @@ SHAPES: dict[str, ResourceShape] = {
             effectiveInstant="VARCHAR",
             issued="VARCHAR",
             component=[{"code": _CONCEPT, **_VALUES}],
-            comment="JSON",
-            triggeredBy="JSON",
-            instantiatesCanonical="JSON",
+            context=_REFERENCE,
         ),
-        "context IS NOT NULL OR comment IS NOT NULL OR triggeredBy IS NOT NULL OR instantiatesCanonical IS NOT NULL",
+        _foreign("Observation"),
         (
             "registered",
             "preliminary",
@@ -185,7 +248,8 @@ SHAPES: dict[str, ResourceShape] = {
     ),
     "MedicationRequest": ResourceShape(
         _fields(
-            **{**_EVENT, "code": "JSON"},
+            "MedicationRequest",
+            **{name: shape for name, shape in _EVENT.items() if name != "code"},
             status="VARCHAR",
             intent="VARCHAR",
             doNotPerform="BOOLEAN",
@@ -195,10 +259,9 @@ SHAPES: dict[str, ResourceShape] = {
             dosageInstruction=[{"route": _CONCEPT, "doseAndRate": [{"doseQuantity": _QUANTITY}]}],
             dispenseRequest={"quantity": _QUANTITY},
             contained=[{"id": "VARCHAR", "code": _CONCEPT}],
-            medication="JSON",
             requester={"agent": "JSON"},
         ),
-        "context IS NOT NULL OR medication IS NOT NULL OR requester.agent IS NOT NULL",
+        _foreign("MedicationRequest", "requester.agent IS NOT NULL"),
         ("active", "on-hold", "cancelled", "completed", "entered-in-error", "stopped", "draft", "unknown"),
         (
             *_CANCELLED,
@@ -208,6 +271,7 @@ SHAPES: dict[str, ResourceShape] = {
     ),
     "MedicationAdministration": ResourceShape(
         _fields(
+            "MedicationAdministration",
             status="VARCHAR",
             subject=_REFERENCE,
             context=_REFERENCE,
@@ -217,29 +281,20 @@ SHAPES: dict[str, ResourceShape] = {
             effectivePeriod=_PERIOD,
             dosage={"route": _CONCEPT, "dose": _QUANTITY},
             contained=[{"id": "VARCHAR", "code": _CONCEPT}],
-            medication="JSON",
-            notGiven="JSON",
-            prescription="JSON",
-            encounter="JSON",
-            occurenceDateTime="JSON",
-            occurencePeriod="JSON",
         ),
-        "medication IS NOT NULL OR notGiven IS NOT NULL OR prescription IS NOT NULL OR encounter IS NOT NULL "
-        "OR occurenceDateTime IS NOT NULL OR occurencePeriod IS NOT NULL",
+        _foreign("MedicationAdministration"),
         ("in-progress", "not-done", "on-hold", "completed", "entered-in-error", "stopped", "unknown"),
         (_CANCELLED[0], ("status = 'not-done'", "not_done")),
     ),
     "Procedure": ResourceShape(
         _fields(
+            "Procedure",
             **_EVENT,
             status="VARCHAR",
             performedDateTime="VARCHAR",
             performedPeriod=_PERIOD,
-            notDone="JSON",
-            occurrenceDateTime="JSON",
-            occurrencePeriod="JSON",
         ),
-        "context IS NOT NULL OR notDone IS NOT NULL OR occurrenceDateTime IS NOT NULL OR occurrencePeriod IS NOT NULL",
+        _foreign("Procedure"),
         (
             "preparation",
             "in-progress",
@@ -256,25 +311,20 @@ SHAPES: dict[str, ResourceShape] = {
 """The types that we read. Medication is read for its code alone and gives no row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Why a resource is left out: ``sql`` over its fields is true; ``path`` is the JSON path of the fault."""
-
-    kind: str
-    reason: str
-    path: str
-    sql: str
-
-
 def verdicts(name: str) -> tuple[Verdict, ...]:
-    """The checks of a resource by itself, in the order in which they count."""
+    """Why a resource by itself is left out, in the order in which the reasons count."""
     shape = SHAPES[name]
     found = [Verdict("excluded", reason, name, condition) for condition, reason in shape.left_out]
     if shape.statuses:
         codes = ", ".join(f"'{code}'" for code in shape.statuses)
         broken = f"status IS NULL OR status NOT IN ({codes})"
         found.append(Verdict("quarantined", "invalid_status", f"{name}.status", broken))
-    return tuple(found)
+    return (*found, *(check for check in checks(name) if check.kind == "quarantined"))
+
+
+def notes(name: str) -> tuple[Verdict, ...]:
+    """The rules of R4 that a resource may break and still be loaded."""
+    return tuple(check for check in checks(name) if check.kind == "noted")
 
 
 LOADED = tuple(name for name in SHAPES if name != "Medication")

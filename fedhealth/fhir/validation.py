@@ -1,32 +1,79 @@
-"""Check resources against the R4B models of fhir.resources, which read R4 data; imported only when used."""
+"""Check whole resources: the R4B models of fhir.resources, which read R4 data, then the rules that they leave out.
 
-from collections.abc import Iterable
-from importlib import import_module
-from typing import Any
+A model is imported only when it is used. What comes out are reason codes and JSON paths made of R4's own names; no
+value is kept or shown, also not in an exception.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
 
 from pydantic import ValidationError
 
+from fedhealth.fhir.rules import broken_rules
+from fedhealth.fhir.structure import ANY_RESOURCE, elements_inside, elements_of, resource_model
 
-def resource_model(resource_type: str) -> Any:
-    """The R4B model of a resource type. The first call for a type builds its classes, which takes up to a second."""
-    return getattr(import_module(f"fhir.resources.R4B.{resource_type.lower()}"), resource_type)
+RULES = 1
+"""Raised when a rule changes, as verdicts are remembered."""
 
 
-def invalid_resources(resource_type: str, texts: Iterable[tuple[int, str]]) -> list[int]:
-    """The numbers of the texts that are no valid resource of their type. No value is kept or shown.
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """What a resource was found to be: refused by the models (quarantined), or breaking a rule (noted)."""
+
+    kind: Literal["quarantined", "noted"]
+    reason: str
+    path: str
+
+
+class _DuplicateNameError(ValueError):
+    """A JSON object names an element twice."""
+
+
+def verdict_version() -> str:
+    """What verdicts depend on besides the text: the models' version and our rules'."""
+    return f"{version('fhir.resources')}-{RULES}"
+
+
+def faults_of(resource_type: str, text: str) -> tuple[Fault, ...]:
+    """The faults of a resource by itself, none for a valid one; each reason and path once.
 
     Args:
       resource_type: an R4 type.
-      texts: (number, JSON text).
-
-    Returns:
-      Numbers of the invalid ones, in input order.
+      text: its JSON.
     """
-    model = resource_model(resource_type)
-    invalid = []
-    for number, text in texts:
-        try:
-            model.model_validate_json(text)
-        except (ValidationError, ValueError, TypeError, AssertionError):
-            invalid.append(number)
-    return invalid
+    try:
+        resource_model(resource_type).model_validate_json(text)
+        resource = json.loads(text, object_pairs_hook=_unique)
+        found = {Fault("noted", reason, path) for reason, path in broken_rules(resource)}
+    except ValidationError as error:
+        return (Fault("quarantined", "r4b_invalid", _path(resource_type, error)),)
+    except _DuplicateNameError:
+        return (Fault("quarantined", "duplicate_name", resource_type),)
+    # whatever else hostile data makes the models raise quotes the data, and must stop no run
+    except Exception:  # noqa: BLE001
+        return (Fault("quarantined", "r4b_invalid", resource_type),)
+    return tuple(sorted(found))
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    node = dict(pairs)
+    if len(node) != len(pairs):
+        raise _DuplicateNameError
+    return node
+
+
+def _path(resource_type: str, error: ValidationError) -> str:
+    """The element of the first fault, down to the last name that R4 has: others come from the data."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path, elements = resource_type, elements_of(resource_type)
+    for name in first["loc"]:
+        if isinstance(name, str):
+            element = elements.get(name)
+            if element is None:
+                break
+            path = f"{path}.{name}"
+            known = not element.is_primitive and element.child != ANY_RESOURCE
+            elements = elements_inside(element.child) if known else {}
+    return path

@@ -36,6 +36,7 @@ def harmonise_site(
         site_map=site_map,
         site_secret=site_secret,
         validate=validate,
+        verdicts=folder.path / "verdicts",
         progress=progress,
         workers=workers,
     )

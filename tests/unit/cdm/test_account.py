@@ -25,7 +25,7 @@ import fedhealth
 from fedhealth.cdm import read_accounting
 from fedhealth.cdm.accounting import ResourceCount, account_resources
 from fedhealth.errors import DataError
-from fedhealth.fhir.resources import SHAPES
+from fedhealth.fhir.resources import SHAPES, notes, verdicts
 
 GIVEN = {"recordedDate": "2021-05-01"}
 DRUG = {"medicationCodeableConcept": coded(RXNORM, "4603"), "authoredOn": "2021-05-01", "intent": "order"}
@@ -36,18 +36,19 @@ ERROR = coded("http://terminology.hl7.org/CodeSystem/condition-ver-status", "ent
 
 LEFT_OUT = [
     ("quarantined:invalid_birth_date", patient("x", birthDate="in spring")),
-    ("quarantined:invalid_birth_date", {"resourceType": "Patient", "id": "x"}),
+    ("quarantined:missing_birth_date", {"resourceType": "Patient", "id": "x"}),
     ("quarantined:invalid_id", patient("not an id")),
-    ("quarantined:invalid_id", {"resourceType": "Patient", "birthDate": "1950"}),
+    ("quarantined:missing_id", {"resourceType": "Patient", "birthDate": "1950"}),
     ("quarantined:fhir_version", patient("x", animal={"species": coded("urn:s", "dog")})),
     ("quarantined:missing_time", encounter("x", period={})),
-    ("quarantined:missing_time", encounter("x", period={"start": "2021-05-01", "end": "later"})),
+    ("quarantined:invalid_date", encounter("x", period={"start": "2021-05-01", "end": "later"})),
     ("quarantined:end_before_start", encounter("x", period={"start": "2021-05-02", "end": "2021-05-01"})),
     ("quarantined:invalid_status", encounter("x", status="bogus")),
     ("excluded:planned", encounter("x", status="planned")),
     ("excluded:cancelled", encounter("x", status="cancelled")),
     ("excluded:entered_in_error", encounter("x", status="entered-in-error")),
-    ("quarantined:fhir_version", encounter("x", reason=[coded("urn:s", "1")])),  # STU3
+    ("quarantined:fhir_version", encounter("x", incomingReferral=[{}])),  # STU3
+    ("quarantined:fhir_version", encounter("x", reason=[{"value": [{"concept": coded("urn:s", "1")}]}])),  # R5
     ("quarantined:fhir_version", encounter("x", **{"class": [coded("urn:s", "IMP")]})),  # R5
     ("quarantined:fhir_version", encounter("x", actualPeriod={"start": "2021-05-01"})),  # R5
     ("quarantined:missing_time", event("Condition", "x")),
@@ -58,7 +59,7 @@ LEFT_OUT = [
     ("quarantined:invalid_status", PULSE | {"status": "done"}),
     ("excluded:cancelled", PULSE | {"status": "cancelled"}),
     ("excluded:entered_in_error", PULSE | {"status": "entered-in-error"}),
-    ("quarantined:fhir_version", PULSE | {"context": {"reference": "Encounter/1"}}),  # STU3
+    ("quarantined:fhir_version", PULSE | {"comment": "fine"}),  # STU3
     ("quarantined:fhir_version", PULSE | {"triggeredBy": [{}]}),  # R5
     ("excluded:planned", event("MedicationRequest", "x", **DRUG, status="draft")),
     ("excluded:planned", event("MedicationRequest", "x", **DRUG | {"intent": "plan"}, status="active")),
@@ -122,7 +123,7 @@ def test_every_reason_in_the_code_is_explained_in_the_reference():
     )
     named = set(re.findall(r'"(?:excluded|quarantined)",\s*"(\w+)"', staging + "".join(others)))
     named |= set(re.findall(r"(?:THEN|ELSE|state =) '(\w+)'", staging))
-    named |= {reason for shape in SHAPES.values() for _, reason in shape.left_out}
+    named |= {check.reason for name in SHAPES for check in (*verdicts(name), *notes(name))}
     others_named = re.findall(r"'(?:excluded|quarantined)'\"?, \"?'(\w+)'", "".join(others))
     named |= set(others_named) | {"too_large", "malformed_bundle"}
     named -= {"excluded", "quarantined", "not_utf8"}  # kinds, and a state that becomes not_json

@@ -63,7 +63,7 @@ def test_a_date_has_no_time_and_a_vague_one_is_its_last_day(load, text, day):
 )
 def test_what_is_no_time_is_quarantined_and_never_ends_the_extract(load, text):
     loaded = load([patient("ada"), pulse("good", "2021-05-01T09:00:00Z"), pulse("bad", text)])
-    assert loaded.reasons("Observation") == {"quarantined:missing_time": 1}
+    assert loaded.reasons("Observation") == {"quarantined:invalid_date": 1}
     assert loaded.column("cdm_source", "source_release_date") == [date(2021, 5, 1)]
 
 
