@@ -1,7 +1,7 @@
 """A consortium of synthetic hospitals on disk, and the generator's own upper bound."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ import yaml
 
 from fedhealth.errors import ConfigError
 from fedhealth.synthetic.dialect import Dialect, dialect_of
+from fedhealth.synthetic.faults import FAULTS, plant
 from fedhealth.synthetic.fhir import (
     FIRST_DAY,
     Ndjson,
@@ -29,6 +30,7 @@ from fedhealth.synthetic.model import (
     SPAN_DAYS,
     Hospital,
     Stay,
+    hospital_name,
     make_hospital,
     make_patient,
     stays_of,
@@ -55,6 +57,7 @@ def write_consortium(
     hospitals: int = 15,
     patients: int = 400,
     seed: int = 0,
+    faults: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> SyntheticConsortium:
     """Write ``OUT/<site>/fhir/*.ndjson``, site maps, ``truth.parquet`` and ``consortium.yaml``.
@@ -67,16 +70,19 @@ def write_consortium(
       hospitals: how many.
       patients: mean size of a hospital; sizes are log-normal.
       seed: of everything.
+      faults: by hospital, the name of the fault to plant into its export (`fedhealth.synthetic.faults`).
       progress: called with the name of each finished hospital.
 
     Raises:
-      ConfigError: fewer than one hospital or patient, or ``out_dir`` holds something else.
+      ConfigError: fewer than one hospital or patient, a fault or its hospital is not known, or ``out_dir`` holds
+        something else.
     """
     if hospitals < 1 or patients < 1:
         raise ConfigError("a consortium needs at least one hospital and one patient", "raise the number")
+    planted = _planted(faults or {}, hospitals)
     _make_room(out_dir)
     written: dict[str, tuple[int, int]] = {}
-    work = partial(write_hospital, out_dir, patients=patients, seed=seed)
+    work = partial(_write_planted, out_dir, planted, patients=patients, seed=seed)
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("forkserver")) as executor:
         for name, size, stays in executor.map(work, range(hospitals)):
             written[name] = (size, stays)
@@ -91,6 +97,24 @@ def write_consortium(
         patients={name: size for name, (size, _) in written.items()},
         stays={name: stays for name, (_, stays) in written.items()},
     )
+
+
+def _planted(faults: Mapping[str, str], hospitals: int) -> dict[int, str]:
+    """The names of the faults by the number of the hospital."""
+    numbers = {hospital_name(index): index for index in range(hospitals)}
+    for name, fault in faults.items():
+        if name not in numbers:
+            raise ConfigError(f"there is no hospital {name}", f"name one of hospital-01 to {[*numbers][-1]}")
+        if fault not in FAULTS:
+            raise ConfigError(f"there is no fault {fault}", f"use one of {', '.join(FAULTS)}")
+    return {numbers[name]: fault for name, fault in faults.items()}
+
+
+def _write_planted(
+    out_dir: Path, planted: Mapping[int, str], index: int, *, patients: int, seed: int
+) -> tuple[str, int, int]:
+    corrupt = partial(plant, planted[index]) if index in planted else None
+    return write_hospital(out_dir, index, patients=patients, seed=seed, corrupt=corrupt)
 
 
 def _make_room(out_dir: Path) -> None:

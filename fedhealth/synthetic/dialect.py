@@ -37,6 +37,13 @@ HOUSE_UNITS = {"Mikromol": "umol/L", "Gramm pro Liter": "g/L", "Tsd/Mikroliter":
 """Units that no table of aliases knows, and what a site map says they are."""
 
 
+_HL7: dict[str, tuple[str, str]] = {
+    "inpatient": (ACT_CODE, "IMP"),
+    "emergency": (ACT_CODE, "EMER"),
+    "ambulatory": (ACT_CODE, "AMB"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a hospital writes things down. The default is the canonical dialect: the clean source.
@@ -71,7 +78,6 @@ class Dialect:
     packing: Packing = field(default_factory=Packing)
 
 
-_HL7 = {"inpatient": (ACT_CODE, "IMP"), "emergency": (ACT_CODE, "EMER"), "ambulatory": (ACT_CODE, "AMB")}
 # As in MIMIC-IV on FHIR, where no encounter is IMP: admissions are observation encounters and short stays.
 _NO_INPATIENT = _HL7 | {"inpatient": (ACT_CODE, "OBSENC"), "elective": (ACT_CODE, "SS")}
 
