@@ -73,14 +73,22 @@ def synth(
     patients: Annotated[int, typer.Option(min=1)] = 400,
     out: Path = typer.Option(..., help="Where DIR/<site>/fhir/*.ndjson and DIR/consortium.yaml are written."),
     seed: int = 0,
+    fault: Annotated[list[str] | None, typer.Option(help="Plant a fault: hospital-04=units_lost.")] = None,
 ) -> None:
-    """Write a consortium of synthetic hospitals as FHIR R4 NDJSON."""
+    """Write a consortium of synthetic hospitals as FHIR R4, each in its own dialect."""
     from fedhealth.synthetic import write_consortium
     from flows.progress import steps
 
     console = Console(stderr=True)
     with steps(console, "synthesise", hospitals) as advance:
-        write_consortium(out, hospitals=hospitals, patients=patients, seed=seed, progress=advance)
+        write_consortium(
+            out,
+            hospitals=hospitals,
+            patients=patients,
+            seed=seed,
+            faults=dict(each.partition("=")[::2] for each in fault or []),
+            progress=advance,
+        )
     command = f"fedhealth study run STUDY.yaml --consortium {quote(str(out / 'consortium.yaml'))}"
     Console().print(f"{hospitals} hospitals in {out}; next: {command}", soft_wrap=True, markup=False)
 

@@ -64,6 +64,10 @@ def _map_type(
     listed = ", ".join(f"'{quoted(path)}'" for path in files)
     database.execute(_join(name, f"read_parquet([{listed}])"))
     _leave(database, name)
+    database.execute(
+        f"INSERT INTO tally SELECT 'refused', '{name}', '', count(*) FROM event "
+        "WHERE outcome = 0 AND link = 'none' AND encounter IS NOT NULL HAVING count(*) > 0"
+    )
     _link_by_time(database)
     if name == "Observation":
         components = [path.with_name(path.name.replace("Observation", "Component")) for path in files]

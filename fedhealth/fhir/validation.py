@@ -5,6 +5,7 @@ value is kept or shown, also not in an exception.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 from fedhealth.fhir.rules import broken_rules
 from fedhealth.fhir.structure import ANY_RESOURCE, elements_inside, elements_of, resource_model
 
-RULES = 1
+RULES = 2
 """Raised when a rule changes, as verdicts are remembered."""
+
+_NO_OFFSET = re.compile(r'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)"')
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,10 +42,20 @@ def verdict_version() -> str:
 def faults_of(resource_type: str, text: str) -> tuple[Fault, ...]:
     """The faults of a resource by itself, none for a valid one; each reason and path once.
 
+    A time without its offset, which R4 forbids, is not held against a resource: the site map says its zone.
+
     Args:
       resource_type: an R4 type.
       text: its JSON.
     """
+    faults = _faults(resource_type, text)
+    if any(fault.reason == "r4b_invalid" for fault in faults):
+        dated = _NO_OFFSET.sub(r'"\1Z"', text)
+        return faults if dated == text else _faults(resource_type, dated)
+    return faults
+
+
+def _faults(resource_type: str, text: str) -> tuple[Fault, ...]:
     try:
         resource_model(resource_type).model_validate_json(text)
         resource = json.loads(text, object_pairs_hook=_unique)

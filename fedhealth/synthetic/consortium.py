@@ -1,7 +1,7 @@
 """A consortium of synthetic hospitals on disk, and the generator's own upper bound."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from fedhealth.errors import ConfigError
-from fedhealth.synthetic.dialect import dialect_of, write_site_map
+from fedhealth.synthetic.dialect import Dialect, dialect_of
+from fedhealth.synthetic.faults import FAULTS, plant
 from fedhealth.synthetic.fhir import (
     FIRST_DAY,
     Ndjson,
     encounter_id,
-    local_lab_codes,
     patient_resource,
     stay_resources,
     visit_resource,
@@ -30,10 +30,13 @@ from fedhealth.synthetic.model import (
     SPAN_DAYS,
     Hospital,
     Stay,
+    hospital_name,
     make_hospital,
     make_patient,
     stays_of,
 )
+from fedhealth.synthetic.packing import Lines, write_lines
+from fedhealth.synthetic.site_map import write_site_map
 
 PROCESSES = 2
 UNFINISHED = ".unfinished"
@@ -54,6 +57,7 @@ def write_consortium(
     hospitals: int = 15,
     patients: int = 400,
     seed: int = 0,
+    faults: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> SyntheticConsortium:
     """Write ``OUT/<site>/fhir/*.ndjson``, site maps, ``truth.parquet`` and ``consortium.yaml``.
@@ -66,16 +70,19 @@ def write_consortium(
       hospitals: how many.
       patients: mean size of a hospital; sizes are log-normal.
       seed: of everything.
+      faults: by hospital, the name of the fault to plant into its export (`fedhealth.synthetic.faults`).
       progress: called with the name of each finished hospital.
 
     Raises:
-      ConfigError: fewer than one hospital or patient, or ``out_dir`` holds something else.
+      ConfigError: fewer than one hospital or patient, a fault or its hospital is not known, or ``out_dir`` holds
+        something else.
     """
     if hospitals < 1 or patients < 1:
         raise ConfigError("a consortium needs at least one hospital and one patient", "raise the number")
+    planted = _planted(faults or {}, hospitals)
     _make_room(out_dir)
     written: dict[str, tuple[int, int]] = {}
-    work = partial(write_hospital, out_dir, patients=patients, seed=seed)
+    work = partial(_write_planted, out_dir, planted, patients=patients, seed=seed)
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("forkserver")) as executor:
         for name, size, stays in executor.map(work, range(hospitals)):
             written[name] = (size, stays)
@@ -90,6 +97,24 @@ def write_consortium(
         patients={name: size for name, (size, _) in written.items()},
         stays={name: stays for name, (_, stays) in written.items()},
     )
+
+
+def _planted(faults: Mapping[str, str], hospitals: int) -> dict[int, str]:
+    """The names of the faults by the number of the hospital."""
+    numbers = {hospital_name(index): index for index in range(hospitals)}
+    for name, fault in faults.items():
+        if name not in numbers:
+            raise ConfigError(f"there is no hospital {name}", f"name one of hospital-01 to {[*numbers][-1]}")
+        if fault not in FAULTS:
+            raise ConfigError(f"there is no fault {fault}", f"use one of {', '.join(FAULTS)}")
+    return {numbers[name]: fault for name, fault in faults.items()}
+
+
+def _write_planted(
+    out_dir: Path, planted: Mapping[int, str], index: int, *, patients: int, seed: int
+) -> tuple[str, int, int]:
+    corrupt = partial(plant, planted[index]) if index in planted else None
+    return write_hospital(out_dir, index, patients=patients, seed=seed, corrupt=corrupt)
 
 
 def _make_room(out_dir: Path) -> None:
@@ -108,11 +133,45 @@ def _make_room(out_dir: Path) -> None:
             hospital.rmdir()
 
 
-def write_hospital(out_dir: Path, index: int, *, patients: int, seed: int) -> tuple[str, int, int]:
-    """Write one hospital; returns its name, patients and inpatient stays."""
+def write_hospital(
+    out_dir: Path,
+    index: int,
+    *,
+    patients: int,
+    seed: int,
+    clean: bool = False,
+    corrupt: Callable[[Lines], Lines] | None = None,
+) -> tuple[str, int, int]:
+    """Write one hospital; returns its name, patients and inpatient stays.
+
+    Args:
+      out_dir: where the hospital's folder goes.
+      index: its number, from 0.
+      patients: mean size of a hospital.
+      seed: of everything.
+      clean: the same patients and facts in the canonical dialect, with its own (nearly empty) site map.
+      corrupt: a fault of the export, applied to the resources before they are packed; the truth stays.
+    """
+    hospital, dialect, lines, stays = generate_hospital(index, patients=patients, seed=seed, clean=clean)
+    folder = out_dir / hospital.name
+    packed = lines if corrupt is None else corrupt(lines)
+    write_lines(folder / "fhir", packed, packing=dialect.packing, name=hospital.name)
+    _write_truth(folder / "truth.parquet", stays, hospital)
+    extract = (FIRST_DAY + timedelta(days=SPAN_DAYS + FOLLOW_UP_DAYS)).date().isoformat()
+    write_site_map(folder / "site-map", hospital.name, dialect, extract_date=extract)
+    return hospital.name, hospital.patients, len(stays)
+
+
+def generate_hospital(
+    index: int, *, patients: int, seed: int, clean: bool = False
+) -> tuple[Hospital, Dialect, dict[str, list[bytes]], list[Stay]]:
+    """Draw one hospital: itself, its dialect, its resources as NDJSON lines by type (unpacked), its stays.
+
+    Guarantees: the patients, stays and measurements are the same with and without ``clean``.
+    """
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
     hospital = make_hospital(index, patients, generator)
-    dialect = dialect_of(index, hospital.name)
+    dialect = Dialect() if clean else dialect_of(index, hospital.name)
     ndjson, stays = Ndjson(), list[Stay]()
     ndjson.add({"resourceType": "Organization", "id": hospital.name, "name": f"Synthetic {hospital.name}"})
     for number in range(hospital.patients):
@@ -131,14 +190,7 @@ def write_hospital(out_dir: Path, index: int, *, patients: int, seed: int) -> tu
             emergency = bool(generator.random() < 0.4)
             ndjson.add(visit_resource(hospital, dialect, patient, number=visit, day=day, emergency=emergency))
         stays += own
-    folder = out_dir / hospital.name
-    _write_fhir(folder / "fhir", ndjson)
-    _write_truth(folder / "truth.parquet", stays, hospital)
-    extract = (FIRST_DAY + timedelta(days=SPAN_DAYS + FOLLOW_UP_DAYS)).date().isoformat()
-    write_site_map(
-        folder / "site-map", hospital.name, dialect, lab_codes=local_lab_codes(), extract_date=extract
-    )
-    return hospital.name, hospital.patients, len(stays)
+    return hospital, dialect, ndjson.lines, stays
 
 
 def oracle_auc(hospitals: Sequence[Path]) -> dict[str, float | None]:
@@ -162,12 +214,6 @@ def oracle_auc(hospitals: Sequence[Path]) -> dict[str, float | None]:
         name: float(roc_auc_score(labels, scores)) if len(set(labels.tolist())) == 2 else None
         for name, (labels, scores) in pairs.items()
     }
-
-
-def _write_fhir(folder: Path, ndjson: Ndjson) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, lines in sorted(ndjson.lines.items()):
-        (folder / f"{name}.ndjson").write_bytes(b"\n".join(lines) + b"\n")
 
 
 def _write_truth(path: Path, stays: list[Stay], hospital: Hospital) -> None:

@@ -1,23 +1,24 @@
-"""EHR dialects: units, class codes, panels, local laboratory codes; and the site map that undoes them."""
+"""Fifteen EHR dialects: units, codes, classes, links, packing; all that a site map or the harmoniser undoes."""
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import yaml
+from fedhealth.synthetic.packing import Packing
 
 ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
-_US = {"creatinine": ("mg/dL", 1.0, 2), "glucose": ("mg/dL", 1.0, 0)}
-_SI = {
+
+Units = dict[str, tuple[str, float, int]]
+
+_US: Units = {"creatinine": ("mg/dL", 1.0, 2), "glucose": ("mg/dL", 1.0, 0)}
+_SI: Units = {
     "creatinine": ("umol/L", 88.4016973, 0),
     "glucose": ("mmol/L", 1 / 18.016, 1),
     "urea_nitrogen": ("mmol/L", 1 / 2.801, 1),
     "haemoglobin": ("g/L", 10.0, 0),
     "calcium": ("mmol/L", 1 / 4.008, 2),
 }
-_OLD = {
+_OLD: Units = {
     "sodium": ("mEq/L", 1.0, 0),
     "potassium": ("mEq/L", 1.0, 1),
     "chloride": ("mEq/L", 1.0, 0),
@@ -27,48 +28,118 @@ _OLD = {
     "systolic_bp": ("mm Hg", 1.0, 0),
     "diastolic_bp": ("mm Hg", 1.0, 0),
 }
+_HOUSE: Units = {
+    "creatinine": ("Mikromol", 88.4016973, 0),
+    "haemoglobin": ("Gramm pro Liter", 10.0, 0),
+    "platelets": ("Tsd/Mikroliter", 1.0, 0),
+}
+HOUSE_UNITS = {"Mikromol": "umol/L", "Gramm pro Liter": "g/L", "Tsd/Mikroliter": "10*3/uL"}
+"""Units that no table of aliases knows, and what a site map says they are."""
+
+
+_HL7: dict[str, tuple[str, str]] = {
+    "inpatient": (ACT_CODE, "IMP"),
+    "emergency": (ACT_CODE, "EMER"),
+    "ambulatory": (ACT_CODE, "AMB"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a hospital writes things down.
+    """How a hospital writes things down. The default is the canonical dialect: the clean source.
 
     Attributes:
       units: by quantity, (unit, factor from the canonical unit, digits).
       fahrenheit: temperatures in degrees Fahrenheit.
       panels: blood pressure as a panel with components.
-      classes: encounter class codes for inpatient, emergency and ambulatory, as (system, code).
+      classes: encounter class codes for inpatient, emergency and ambulatory, as (system, code); with ``elective``
+        if elective admissions have a class of their own.
       local_labs: laboratory codes are the hospital's own.
+      local_diagnoses: codes of diagnoses and drugs are the hospital's own.
+      local_dispositions: codes of the discharge disposition are the hospital's own.
+      unlinked_labs: laboratory results name no encounter.
+      unit_lost_every: every n-th observation has lost its unit; 0 is none.
+      dotless: codes of diagnoses are written without their point.
+      comparators: a value at the limit of what is measured is written as below or above it.
+      packing: references, times, contained resources, bundles, compression.
     """
 
-    units: dict[str, tuple[str, float, int]]
-    fahrenheit: bool
-    panels: bool
-    classes: dict[str, tuple[str, str]]
-    local_labs: bool
+    units: Units = field(default_factory=dict)
+    fahrenheit: bool = False
+    panels: bool = False
+    classes: dict[str, tuple[str, str]] = field(default_factory=lambda: dict(_HL7))
+    local_labs: bool = False
+    local_diagnoses: bool = False
+    local_dispositions: bool = False
+    unlinked_labs: bool = False
+    unit_lost_every: int = 0
+    dotless: bool = False
+    comparators: bool = False
+    packing: Packing = field(default_factory=Packing)
+
+
+# As in MIMIC-IV on FHIR, where no encounter is IMP: admissions are observation encounters and short stays.
+_NO_INPATIENT = _HL7 | {"inpatient": (ACT_CODE, "OBSENC"), "elective": (ACT_CODE, "SS")}
+
+
+def _words(name: str, *codes: str) -> dict[str, tuple[str, str]]:
+    return {
+        kind: (f"urn:{name}:class", code)
+        for kind, code in zip(("inpatient", "emergency", "ambulatory"), codes, strict=True)
+    }
 
 
 def dialect_of(index: int, name: str) -> Dialect:
-    """One of six dialects, by the hospital's number."""
-    kind = index % 6
-    local = f"urn:{name}:class"
-    classes = [
-        {"inpatient": (ACT_CODE, "IMP"), "emergency": (ACT_CODE, "EMER"), "ambulatory": (ACT_CODE, "AMB")},
-        {
-            "inpatient": (local, "inpatient"),
-            "emergency": (local, "emergency"),
-            "ambulatory": (local, "outpatient"),
-        },
-        {"inpatient": (local, "S"), "emergency": (local, "N"), "ambulatory": (local, "P")},
-    ][kind % 3]
-    units = [_US, _SI, _OLD, _SI | _OLD, _US | _OLD, _SI][kind]
-    return Dialect(
-        units=dict(units),
-        fahrenheit=kind in (0, 2, 4),
-        panels=kind in (1, 2, 5),
-        classes=classes,
-        local_labs=kind in (3, 5),
+    """One of fifteen dialects, by the hospital's number."""
+    english = _words(name, "inpatient", "emergency", "outpatient")
+    letters = _words(name, "S", "N", "P")
+    german = _words(name, "stationär", "Notfall", "ambulant")
+    dialects = (
+        Dialect(units=_US, fahrenheit=True),
+        Dialect(units=_SI, classes=english, panels=True),
+        Dialect(units=_OLD, classes=letters, panels=True, fahrenheit=True, dotless=True),
+        Dialect(units=_SI | _OLD, local_labs=True),
+        Dialect(units=_US | _OLD, classes=english, fahrenheit=True, comparators=True),
+        Dialect(units=_SI, classes=letters, panels=True, local_labs=True),
+        Dialect(units=_SI, packing=Packing(bundles="transaction", references="urn")),
+        Dialect(units=_US, classes=_NO_INPATIENT, fahrenheit=True, unlinked_labs=True),
+        Dialect(units=_OLD, packing=Packing(compressed=True, time_zone="Asia/Kolkata", offset=False)),
+        Dialect(units=_SI, panels=True, unit_lost_every=15),
+        Dialect(units=_US, classes=english, packing=Packing(bundles="searchset", references="absolute")),
+        Dialect(
+            units=_US | _OLD,
+            fahrenheit=True,
+            packing=Packing(bundles="batch", compressed=True, references="conditional", contained=True),
+        ),
+        Dialect(
+            units=_SI | _HOUSE,
+            classes=german,
+            local_dispositions=True,
+            packing=Packing(time_zone="Europe/Berlin", references="absolute"),
+        ),
+        Dialect(
+            units=_US,
+            fahrenheit=True,
+            local_labs=True,
+            local_diagnoses=True,
+            packing=Packing(bundles="collection"),
+        ),
+        Dialect(
+            units=_SI | _OLD,
+            classes=_NO_INPATIENT,
+            panels=True,
+            local_labs=True,
+            unlinked_labs=True,
+            packing=Packing(
+                bundles="searchset",
+                compressed=True,
+                references="absolute",
+                time_zone="America/New_York",
+                contained=True,
+            ),
+        ),
     )
+    return dialects[index % len(dialects)]
 
 
 def lab_system(name: str) -> str:
@@ -76,33 +147,6 @@ def lab_system(name: str) -> str:
     return f"urn:{name}:lab"
 
 
-def write_site_map(
-    folder: Path, name: str, dialect: Dialect, *, lab_codes: dict[str, str], extract_date: str
-) -> None:
-    """Write ``site.yaml`` and a ConceptMap for every local code system of the hospital."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"time_zone": "UTC", "extract_date": extract_date, "unit_inference": False}
-    system, code = dialect.classes["inpatient"]
-    settings |= {"admission_classes": [f"{system}|{code}"]}
-    (folder / "site.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    if system != ACT_CODE:
-        targets = {"inpatient": "IMP", "emergency": "EMER", "ambulatory": "AMB"}
-        codes = {dialect.classes[kind][1]: target for kind, target in targets.items()}
-        _write_map(folder / "encounter-class.json", f"{name}-class", system, ACT_CODE, codes)
-    if dialect.local_labs:
-        codes = {local: loinc for loinc, local in lab_codes.items()}
-        _write_map(folder / "laboratory.json", f"{name}-lab", lab_system(name), LOINC, codes)
-
-
-def _write_map(path: Path, identity: str, source: str, target: str, codes: dict[str, str]) -> None:
-    elements = [
-        {"code": code, "target": [{"code": to, "equivalence": "equivalent"}]}
-        for code, to in sorted(codes.items())
-    ]
-    content = {
-        "resourceType": "ConceptMap",
-        "id": identity,
-        "status": "active",
-        "group": [{"source": source, "target": target, "element": elements}],
-    }
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+def local_system(name: str, kind: str) -> str:
+    """The hospital's own code system of a kind: diagnosis, drug, disposition."""
+    return f"urn:{name}:{kind}"

@@ -7,22 +7,25 @@ from datetime import UTC, date, datetime, timedelta
 import msgspec
 import numpy as np
 
-from fedhealth.synthetic.dialect import LOINC, UCUM, Dialect, lab_system
+from fedhealth.synthetic.codes import (
+    CATEGORY,
+    DISPOSITION,
+    DRUGS,
+    HOUSE_DISPOSITIONS,
+    ICD10,
+    KIDNEY_INJURY,
+    LOCAL_DIAGNOSES,
+    LOCAL_DRUGS,
+    LOCAL_LABS,
+    PCS,
+    PRIORITY,
+    RXNORM,
+)
+from fedhealth.synthetic.dialect import LOINC, UCUM, Dialect, lab_system, local_system
 from fedhealth.synthetic.model import SURGICAL, Hospital, Patient, Stay
 from fedhealth.synthetic.observations import LABS, Measured, measure
 
-ICD10 = "http://hl7.org/fhir/sid/icd-10-cm"
-PCS = "http://www.cms.gov/Medicare/Coding/ICD10"
-RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
-DISPOSITION = "http://terminology.hl7.org/CodeSystem/discharge-disposition"
-PRIORITY = "http://terminology.hl7.org/CodeSystem/v3-ActPriority"
-CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 FIRST_DAY = datetime(2023, 1, 1, tzinfo=UTC)
-DRUGS = {
-    "I10": "6918", "E11.9": "5856", "I50.22": "4603", "I48.91": "11289", "J44.9": "435", "I21.4": "1191",
-    "J18.9": "2193", "A41.9": "2193", "N39.0": "2193", "I50.23": "4603", "J44.1": "8640",
-}  # fmt: skip
-"""RxNorm ingredient given for a diagnosis."""
 _FAMILY = (
     "Abbott",
     "Berg",
@@ -92,8 +95,8 @@ def stay_resources(
     key = encounter_id(stay, hospital)
     encounter = f"Encounter/{key}"
     yield _encounter(stay, key, patient, hospital, dialect)
-    yield from _conditions(stay, key, patient, encounter)
-    yield from _drugs(stay, key, patient, encounter)
+    yield from _conditions(stay, key, patient, encounter, hospital, dialect)
+    yield from _drugs(stay, key, patient, encounter, hospital, dialect)
     if stay.principal in SURGICAL:
         yield {
             "resourceType": "Procedure",
@@ -137,7 +140,8 @@ def visit_resource(
 
 
 def _encounter(stay: Stay, key: str, patient: str, hospital: Hospital, dialect: Dialect) -> Resource:
-    system, code = dialect.classes["inpatient"]
+    kind = "inpatient" if stay.emergency or "elective" not in dialect.classes else "elective"
+    system, code = dialect.classes[kind]
     return {
         "resourceType": "Encounter",
         "id": key,
@@ -147,19 +151,26 @@ def _encounter(stay: Stay, key: str, patient: str, hospital: Hospital, dialect: 
         "subject": {"reference": patient},
         "period": {"start": moment(stay.start_day), "end": moment(stay.end_day)},
         "hospitalization": {
-            "dischargeDisposition": {
-                "coding": [{"system": DISPOSITION, "code": "exp" if stay.died else "home"}]
-            }
+            "dischargeDisposition": {"coding": [_disposition(stay, hospital, dialect)]},
         },
         "serviceProvider": {"reference": f"Organization/{hospital.name}"},
     }
 
 
-def _conditions(stay: Stay, key: str, patient: str, encounter: str) -> Iterator[Resource]:
+def _disposition(stay: Stay, hospital: Hospital, dialect: Dialect) -> Resource:
+    code = "exp" if stay.died else "home"
+    if dialect.local_dispositions:
+        return {"system": local_system(hospital.name, "disposition"), "code": HOUSE_DISPOSITIONS[code]}
+    return {"system": DISPOSITION, "code": code}
+
+
+def _conditions(
+    stay: Stay, key: str, patient: str, encounter: str, hospital: Hospital, dialect: Dialect
+) -> Iterator[Resource]:
     codes = [(stay.principal, stay.start_day)]
     codes += [(code, stay.start_day + 0.05) for code in stay.patient.chronic]
     if stay.kidney_injury:
-        codes.append(("N17.9", stay.end_day))
+        codes.append((KIDNEY_INJURY, stay.end_day))
     for number, (code, day) in enumerate(codes):
         yield {
             "resourceType": "Condition",
@@ -177,7 +188,7 @@ def _conditions(stay: Stay, key: str, patient: str, encounter: str) -> Iterator[
                     }
                 ]
             },
-            "code": {"coding": [{"system": ICD10, "code": code}]},
+            "code": {"coding": [_diagnosis(code, hospital, dialect)]},
             "subject": {"reference": patient},
             "encounter": {"reference": encounter},
             "onsetDateTime": moment(day),
@@ -185,11 +196,25 @@ def _conditions(stay: Stay, key: str, patient: str, encounter: str) -> Iterator[
         }
 
 
-def _drugs(stay: Stay, key: str, patient: str, encounter: str) -> Iterator[Resource]:
+def _diagnosis(code: str, hospital: Hospital, dialect: Dialect) -> Resource:
+    if dialect.local_diagnoses:
+        return {"system": local_system(hospital.name, "diagnosis"), "code": LOCAL_DIAGNOSES[code]}
+    return {"system": ICD10, "code": code.replace(".", "") if dialect.dotless else code}
+
+
+def _drug(code: str, hospital: Hospital, dialect: Dialect) -> Resource:
+    if dialect.local_diagnoses:
+        return {"system": local_system(hospital.name, "drug"), "code": LOCAL_DRUGS[code]}
+    return {"system": RXNORM, "code": code}
+
+
+def _drugs(
+    stay: Stay, key: str, patient: str, encounter: str, hospital: Hospital, dialect: Dialect
+) -> Iterator[Resource]:
     codes = sorted({DRUGS[code] for code in (stay.principal, *stay.patient.chronic) if code in DRUGS})
     for number, code in enumerate(codes):
         common: Resource = {
-            "medicationCodeableConcept": {"coding": [{"system": RXNORM, "code": code}]},
+            "medicationCodeableConcept": {"coding": [_drug(code, hospital, dialect)]},
             "subject": {"reference": patient},
         }
         yield common | {
@@ -231,8 +256,8 @@ def _observations(
             f"{key}-o{number}", "laboratory" if is_lab else "vital-signs", stay, each.hour, patient
         )
         resource["code"] = {"coding": [_coding(each, hospital, dialect, is_lab=is_lab)]}
-        resource["valueQuantity"] = _quantity(each, dialect)
-        if not unlinked[number]:
+        resource["valueQuantity"] = _quantity(each, dialect, number)
+        if not (unlinked[number] or (is_lab and dialect.unlinked_labs)):
             resource["encounter"] = {"reference": encounter}
         yield resource
     for number, (hour, pair) in enumerate(pressures.items()):
@@ -242,7 +267,7 @@ def _observations(
         resource["component"] = [
             {
                 "code": {"coding": [{"system": LOINC, "code": each.quantity.loinc}]},
-                "valueQuantity": _quantity(each, dialect),
+                "valueQuantity": _quantity(each, dialect, number),
             }
             for each in pair.values()
         ]
@@ -260,25 +285,30 @@ def _observation(identity: str, category: str, stay: Stay, hour: float, patient:
     }
 
 
-def local_lab_codes() -> dict[str, str]:
-    """By LOINC code, the local code that hospitals with local codes use."""
-    return {quantity.loinc: f"L{number:03d}" for number, quantity in enumerate(LABS)}
-
-
-_LOCAL = local_lab_codes()
-
-
 def _coding(each: Measured, hospital: Hospital, dialect: Dialect, *, is_lab: bool) -> Resource:
     if is_lab and dialect.local_labs:
-        return {"system": lab_system(hospital.name), "code": _LOCAL[each.quantity.loinc]}
+        return {"system": lab_system(hospital.name), "code": LOCAL_LABS[each.quantity.loinc]}
     return {"system": LOINC, "code": each.quantity.loinc}
 
 
-def _quantity(each: Measured, dialect: Dialect) -> Resource:
+def _quantity(each: Measured, dialect: Dialect, number: int) -> Resource:
+    """A value in the dialect's unit, which every n-th has lost where the dialect loses some."""
     quantity = each.quantity
-    if quantity.name == "temperature" and dialect.fahrenheit:
-        return {"value": round(each.value * 9 / 5 + 32, 1), "unit": "degF", "system": UCUM, "code": "[degF]"}
     unit, factor, digits = dialect.units.get(quantity.name, (quantity.unit, 1.0, quantity.digits))
     value = round(each.value * factor, digits)
     is_ucum = unit == quantity.unit or unit in ("umol/L", "mmol/L", "g/L")
-    return {"value": value, "unit": unit} | ({"system": UCUM, "code": unit} if is_ucum else {})
+    if quantity.name == "temperature" and dialect.fahrenheit:
+        value, unit, is_ucum = round(each.value * 9 / 5 + 32, 1), "degF", True
+    if dialect.unit_lost_every and number % dialect.unit_lost_every == dialect.unit_lost_every - 1:
+        return {"value": value}
+    code = "[degF]" if unit == "degF" else unit
+    limit = _comparator(each) if dialect.comparators else ""
+    written: Resource = {"value": value, "unit": unit} | ({"comparator": limit} if limit else {})
+    return written | ({"system": UCUM, "code": code} if is_ucum else {})
+
+
+def _comparator(each: Measured) -> str:
+    """What a value at a limit of the measurement is written with; nothing within the limits."""
+    if each.value >= each.quantity.high:
+        return ">="
+    return "<=" if each.value <= each.quantity.low else ""

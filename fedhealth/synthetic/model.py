@@ -80,11 +80,16 @@ class Stay:
         return self.severity * (1 - 0.55 * share) if not self.died else self.severity + 1.2 * share
 
 
+def hospital_name(index: int) -> str:
+    """The name of a hospital by its number, from 0."""
+    return f"hospital-{index + 1:02d}"
+
+
 def make_hospital(index: int, patients: int, generator: np.random.Generator) -> Hospital:
     """Draw a hospital; its size is log-normal around ``patients``, at least 60% of it."""
     size = round(patients * math.exp(generator.normal(-0.04, 0.28)))
     return Hospital(
-        name=f"hospital-{index + 1:02d}",
+        name=hospital_name(index),
         patients=max(size, math.ceil(0.6 * patients)),
         frailty=float(generator.normal(0.0, 0.3)),
         death_shift=float(generator.normal(0.0, 0.25)),
