@@ -59,7 +59,7 @@ def link_cdm(folder: SiteFolder, cdm: Path) -> None:
 
 def validate_site(folder: SiteFolder) -> ValidationReport:
     """Run the gate over the site's CDM and remember the verdict."""
-    report = validate_cdm(folder.cdm)
+    report = validate_cdm(folder.cdm, docs=folder.path / "data-docs")
     record_state(folder, SiteDataState(report.passed, None if report.passed else report.reason))
     write_durably(folder.path / "validation.json", report.to_json().encode())
     return report
