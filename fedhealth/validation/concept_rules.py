@@ -37,6 +37,8 @@ _MAPPED = {
     "procedure_concept_id": None,
     "observation_concept_id": None,
 }
+# No map of these is shipped: studies use their source codes, so that concept 0 is what the design expects.
+_BY_CODE = ("drug_concept_id", "procedure_concept_id", "observation_concept_id")
 
 
 def kind_of_column(name: str) -> tuple[str, str] | None:
@@ -54,15 +56,14 @@ def column_rules(table: Table) -> tuple[Rule, ...]:
             rules += _kind_rules(table.name, name, *kind)
         if name in _MAPPED:
             unmapped = _used(table.name, name, counted="true", failing="concept_id = 0")
-            rules.append(
-                rule(
-                    "standardConceptRecordCompleteness",
-                    table.name,
-                    name,
-                    query=unmapped,
-                    max_share=_MAPPED[name],
-                )
+            found = rule(
+                "standardConceptRecordCompleteness",
+                table.name,
+                name,
+                query=unmapped,
+                max_share=_MAPPED[name],
             )
+            rules.append(replace(found, severity="characterisation") if name in _BY_CODE else found)
         if name.endswith("_source_concept_id"):
             filled = (
                 f"(SELECT max(concept_id) FROM concepts_used WHERE omop_table = '{table.name}'"
