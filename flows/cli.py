@@ -141,6 +141,7 @@ def harmonize(
 @app.command()
 def validate(
     cdm: Path = typer.Option(..., help="Folder of OMOP Parquet, as `harmonize` writes it."),
+    docs: Path | None = typer.Option(None, help="Folder for the Data Docs pages; they stay at the site."),
     json_file: JsonFile = None,
 ) -> None:
     """Run the Great Expectations gate; exit 1 when a blocking check fails."""
@@ -148,7 +149,7 @@ def validate(
     from flows.progress import spinner
 
     with spinner(Console(stderr=True), "validate"):
-        report = validate_cdm(cdm)
+        report = validate_cdm(cdm, docs=docs)
     _write_json(json_file, report.to_json())
     table = Table("check", "table", "severity", "result", "share failed", title="Checks that did not pass")
     for check in (*report.failures, *report.warnings):

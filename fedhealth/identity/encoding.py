@@ -50,7 +50,9 @@ def exactly(size: int, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-RESERVED_NAMES = frozenset({"study", "manifest", "model", "aggregate", "ready", "abstain", "sites"})
+RESERVED_NAMES = frozenset(
+    {"study", "manifest", "model", "aggregate", "ready", "abstain", "quality", "sites"}
+)
 """Last segments of keys that belong to a role, not to a party of that name."""
 
 

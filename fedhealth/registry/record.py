@@ -81,12 +81,20 @@ class StudyRecord:
         index = self._log_release(self.node.log, f"{model.name}/{model.version}", model.file_digests, study)
         entry = self.node.log.read(index)
         self.registry.set_tags(model.name, model.version, {INDEX_TAG: index, DIGEST_TAG: entry.digest})
+        self._log_quality(run)
         checkpoint = self.node.log.checkpoint()
         run.set_tags({"log_root": checkpoint.root, "log_size": checkpoint.size})
         run.finish(succeeded=True)
         reference = ModelRef(name=model.name, version=str(model.version), uri=model.uri)
         self._write_result(study, final.metrics, opening.missing_columns, reference, run.mlflow_run)
         return reference
+
+    def _log_quality(self, run: StudyRun) -> None:
+        """Numbers of checks by site and severity, and the names of those that did not pass, as ``quality.json``."""
+        told = {site: each.model_dump(mode="json") for site, each in self.node.quality(self.run).items()}
+        path = self._folder / "quality.json"
+        write_durably(path, json.dumps(told, sort_keys=True, indent=2).encode())
+        run.log_artifact(path)
 
     @property
     def _folder(self) -> Path:

@@ -32,6 +32,7 @@ from fedhealth.rounds.layout import decode_sum, shape_of, sum_layout
 from fedhealth.rounds.objects import (
     Abstain,
     Manifest,
+    Quality,
     Ready,
     check_run_id,
     last_round,
@@ -269,6 +270,16 @@ class CoordinatorNode:
             elif reason := next(reasons, None):
                 states[site] = f"abstained: {reason}"
         return states
+
+    def quality(self, run: str) -> dict[str, Quality]:
+        """What each site told of its data's quality; sites that told nothing are absent."""
+        told = {}
+        for site in self.board.roster.sites:
+            key = site_key(run, 0, site, "quality")
+            if self.board.exists(key):
+                opened = self.board.read(key, kind="quality", sender=site, role="site", run=run, round=0)
+                told[site] = Quality.from_bytes(opened.payload)
+        return told
 
     def privacy_of(self, run: str) -> PrivacySpent:
         """Account for a run from what its sites declared and the updates that were summed."""

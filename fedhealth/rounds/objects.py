@@ -7,14 +7,17 @@ only scores the final model.
 import hashlib
 import json
 import math
-from typing import ClassVar, Self, TypedDict
+from typing import Annotated, ClassVar, Literal, Self, TypedDict
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedhealth.errors import ConfigError, ProtocolError
 from fedhealth.secagg.plan import RunId, SumPlan, threshold_for
 from fedhealth.study.spec import Study
+
+QualitySeverity = Literal["fatal", "convention", "characterisation"]
+CheckName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}/[A-Za-z0-9_.:]{1,120}$")]
 
 PREPROCESSING_ROUND = 0
 
@@ -188,6 +191,18 @@ class Abstain(Payload):
 
     kind: ClassVar[str] = "abstain"
     reason: str
+
+
+class Quality(Payload):
+    """What a site tells of its gate: numbers of checks, never of people, and names of those that did not pass.
+
+    ``passed`` and ``failed`` are by severity; names are ``TABLE/CHECK`` from the closed list of the gate.
+    """
+
+    kind: ClassVar[str] = "quality"
+    passed: dict[QualitySeverity, int]
+    failed: dict[QualitySeverity, int]
+    failed_checks: tuple[CheckName, ...]
 
 
 class PhaseRoster(Payload):

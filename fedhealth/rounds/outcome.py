@@ -11,6 +11,7 @@ NOT_COVERED = (
     "class counts of the consortium (round 0): exact, used for one check and not published",
     "evaluation counts of every round: exact secure sums, metrics published from 11 people on",
     "which sites abstain, and their reason codes",
+    "which quality checks each site's data passed or failed, by name",
     "declared sizes: buckets in steps of the square root of two",
     "attrition tables: each site's exact numbers of people, from 11 on",
     "differences between runs: of two runs with and without a site, the sums differ by that site's part",

@@ -31,9 +31,11 @@ from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.layout import encode_weighted, sum_layout
 from fedhealth.rounds.objects import (
+    PREPROCESSING_ROUND,
     Abstain,
     Approval,
     Manifest,
+    Quality,
     Ready,
     approval_key,
     last_round,
@@ -112,6 +114,10 @@ class SiteNode:
         """
         manifest = self._manifest(run, number)
         study = self._study_of(manifest)
+        if number == PREPROCESSING_ROUND and self.folder.quality.exists():
+            self._post_site(
+                manifest, "quality", Quality.from_bytes(self.folder.quality.read_bytes()).to_bytes()
+            )
         reason = self._reason_to_abstain(manifest, study)
         if reason is not None:
             self._post_site(manifest, "abstain", Abstain(reason=reason).to_bytes())

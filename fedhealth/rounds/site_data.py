@@ -42,6 +42,11 @@ class SiteFolder:
     def state(self) -> Path:
         return self.path / "state.json"
 
+    @property
+    def quality(self) -> Path:
+        """What the gate tells the coordinator, as it is posted."""
+        return self.path / "quality.json"
+
     def rows(self, study: Study) -> Path:
         """The rows of a study, as safetensors."""
         return self.path / "rows" / f"{study.name}-{study.digest[:16]}.safetensors"

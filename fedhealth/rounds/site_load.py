@@ -1,11 +1,13 @@
 """A site's load: FHIR to CDM, then the gate whose verdict decides whether the site takes part."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from fedhealth.cdm import Accounting, Progress, harmonize
 from fedhealth.config import FhirValidation
 from fedhealth.rounds.journal import write_durably
+from fedhealth.rounds.objects import Quality, QualitySeverity
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
 from fedhealth.validation import ValidationReport, validate_cdm
 
@@ -60,10 +62,22 @@ def link_cdm(folder: SiteFolder, cdm: Path) -> None:
 
 def validate_site(folder: SiteFolder) -> ValidationReport:
     """Run the gate over the site's CDM and remember the verdict."""
-    report = validate_cdm(folder.cdm)
+    report = validate_cdm(folder.cdm, docs=folder.path / "data-docs")
     record_state(folder, SiteDataState(report.passed, None if report.passed else report.reason))
     write_durably(folder.path / "validation.json", report.to_json().encode())
+    write_durably(folder.quality, quality_of(report).to_bytes())
     return report
+
+
+def quality_of(report: ValidationReport) -> Quality:
+    """What a report tells outside the site: how many checks passed and failed, and which failed."""
+    counts = Counter((check.severity, check.passed) for check in report.checks)
+    severities: tuple[QualitySeverity, ...] = ("fatal", "convention", "characterisation")
+    return Quality(
+        passed={each: counts[each, True] for each in severities},
+        failed={each: counts[each, False] for each in severities},
+        failed_checks=tuple(f"{check.table}/{check.name}" for check in report.checks if not check.passed),
+    )
 
 
 def _forget_derived(folder: SiteFolder) -> None:

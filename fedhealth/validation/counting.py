@@ -7,12 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
 from fedhealth.cdm.tables import Table
 from fedhealth.errors import DataError
-from fedhealth.validation.rules import Rule, primary_key, rules_for
+from fedhealth.validation.concept_rules import column_rules, kind_of_column, measured_rules
+from fedhealth.validation.limits import concept_limits
+from fedhealth.validation.rules import Rule, rules_for
+from fedhealth.vocabulary.domains import package_concepts
+
+_MEMORY = "1GB"  # above it DuckDB spills to a folder that only the site's account can read
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 # DuckDB types that a Parquet file may have for each type of the contract. A column of nothing but nulls is
@@ -61,9 +67,9 @@ class Structure:
     readable: bool
     columns: Mapping[str, str]
 
-    def has_required(self, table: Table) -> bool:
-        """Whether every column that OMOP requires is there."""
-        return set(table.required) <= set(self.columns)
+    def missing(self, table: Table) -> list[str]:
+        """The columns that OMOP requires and that are not there."""
+        return [name for name in table.required if name not in self.columns]
 
     def types_fit(self, table: Table) -> bool:
         """Whether every column that is there has a type of its kind: number, day, time, text."""
@@ -72,7 +78,7 @@ class Structure:
 
     def is_sound(self, table: Table) -> bool:
         """Whether the row rules of the table can be counted."""
-        return self.readable and self.has_required(table) and self.types_fit(table)
+        return self.readable and not self.missing(table) and self.types_fit(table)
 
 
 class CdmReader:
@@ -80,13 +86,18 @@ class CdmReader:
 
     def __init__(self, cdm_dir: Path) -> None:
         self._folder = cdm_dir
-        self._db = duckdb.connect(":memory:", config={"threads": 2})
+        self._spill = TemporaryDirectory(prefix="fedhealth-")
+        self._db = duckdb.connect(
+            ":memory:",
+            config={"threads": 2, "memory_limit": _MEMORY, "temp_directory": self._spill.name},
+        )
 
     def __enter__(self) -> "CdmReader":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._db.close()
+        self._spill.cleanup()
 
     def structure(self, table: str) -> Structure:
         """Columns of a table's file; not readable instead of an error, as that is a finding."""
@@ -117,22 +128,50 @@ class CdmReader:
                 source.create_view(table.name)
             self._db.execute(_PEOPLE)
             self._db.execute(_VISITS)
+            self._db.execute(_PACKAGE)
+            rows = [(each, kind.domain, kind.concept_class) for each, kind in package_concepts().items()]
+            self._db.executemany("INSERT INTO package VALUES (?, ?, ?)", rows)
+            self._db.execute(f"CREATE TABLE concepts_used AS {_concepts_used(tables)}")
+            self._db.execute(_LIMITS)
+            self._db.executemany("INSERT INTO concept_limits VALUES (?, ?, ?, ?, ?, ?)", _limit_rows())
 
     def count(self, table: Table) -> tuple[Count, ...]:
-        """Count every row rule of one table in one pass.
+        """Count every rule of one table: the row rules in one pass, then the queries, then measured concepts.
 
         Raises:
           DataError: the table cannot be read.
         """
-        rules = rules_for(table)
-        parts = [
-            f"count_if({rule.counted}), count_if(({rule.counted}) AND ({rule.failing}))" for rule in rules
-        ]
+        rules = (*rules_for(table), *column_rules(table))
         with _counted(table.name):
-            row = self._db.execute(f"SELECT {', '.join(parts)} FROM ({_events(table)}) e").fetchone()
-        numbers = [int(number or 0) for number in row or ()]
-        pairs = zip(rules, numbers[::2], numbers[1::2], strict=True)
-        return tuple(Count(rule, rows=rows, failed=failed) for rule, rows, failed in pairs)
+            counts = [*self._row_counts(table, rules), *self._query_counts(rules)]
+            if table.name == "measurement":
+                counts += self._measured_counts()
+        return tuple(counts)
+
+    def _row_counts(self, table: Table, rules: Sequence[Rule]) -> list[Count]:
+        chosen = [each for each in rules if not each.query]
+        parts = _parts([(each.counted, each.failing) for each in chosen])
+        row = self._db.execute(f"SELECT {parts} FROM ({_events(table)}) e").fetchone() or ()
+        return [_count(each, row[2 * at :]) for at, each in enumerate(chosen)]
+
+    def _query_counts(self, rules: Sequence[Rule]) -> list[Count]:
+        return [_count(each, self._db.execute(each.query).fetchone() or ()) for each in rules if each.query]
+
+    def _measured_counts(self) -> list[Count]:
+        """All concepts at once: the conditions are the same, their limits differ."""
+        rules = measured_rules()
+        conditions = list(dict.fromkeys((each.counted, each.failing) for each in rules))
+        found = self._db.execute(
+            f"SELECT l.concept, {_parts(conditions)} FROM measurement e"
+            " JOIN concept_limits l ON e.measurement_concept_id = l.concept GROUP BY l.concept"
+        ).fetchall()
+        by_concept = {row[0]: row[1:] for row in found}
+        return [
+            _count(
+                each, by_concept.get(each.concept, ())[2 * conditions.index((each.counted, each.failing)) :]
+            )
+            for each in rules
+        ]
 
     def rows(self, table: str) -> int:
         """Number of rows of a table.
@@ -154,7 +193,7 @@ CREATE TABLE people AS
 SELECT p.person_id AS known_person,
        min(CASE WHEN p.birth_datetime IS NOT NULL THEN CAST(p.birth_datetime AS DATE)
                 WHEN p.year_of_birth BETWEEN 1 AND 9999 THEN make_date(p.year_of_birth, 1, 1) END) AS born,
-       min(d.death_date) AS died
+       min(d.death_date) AS died, min(p.gender_concept_id) AS person_gender
 FROM person p LEFT JOIN death d USING (person_id)
 WHERE p.person_id IS NOT NULL GROUP BY p.person_id
 """
@@ -166,29 +205,62 @@ FROM visit_occurrence WHERE visit_occurrence_id IS NOT NULL GROUP BY visit_occur
 """
 
 
+_PACKAGE = "CREATE TABLE package (concept_id BIGINT, domain VARCHAR, concept_class VARCHAR)"
+_LIMITS = (
+    "CREATE TABLE concept_limits (concept BIGINT, low DOUBLE, high DOUBLE, usual_low DOUBLE,"
+    " usual_high DOUBLE, units BIGINT[])"
+)
+
+
+def _limit_rows() -> list[tuple[object, ...]]:
+    return [
+        (
+            each.concept,
+            each.range.low,
+            each.range.high,
+            *(each.range.usual or (None, None)),
+            list(each.units),
+        )
+        for each in concept_limits()
+    ]
+
+
+def _concepts_used(tables: Sequence[Table]) -> str:
+    """How often each concept stands in each column that has a domain, and what the package knows of it."""
+    parts = [
+        f"SELECT '{table.name}' AS omop_table, '{name}' AS field, {name} AS concept_id, count(*) AS n"
+        f" FROM {table.name} GROUP BY {name}"
+        for table in tables
+        for name in table.column_names
+        if kind_of_column(name) is not None or name.endswith("_source_concept_id")
+    ]
+    return f"SELECT * FROM ({' UNION ALL '.join(parts)}) LEFT JOIN package USING (concept_id)"
+
+
+def _parts(conditions: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(
+        f"count_if({counted}), count_if(({counted}) AND ({failing}))" for counted, failing in conditions
+    )
+
+
+def _count(rule: Rule, numbers: Sequence[int]) -> Count:
+    """The first two numbers as a rule's count; none where the rule is about no row."""
+    rows, failed = numbers[:2] or (0, 0)
+    return Count(rule, rows=int(rows or 0), failed=int(failed or 0))
+
+
 def _events(table: Table) -> str:
-    """The table with what its rules compare it to: its person's life, its visit's days, repeated keys."""
+    """The table with what its row rules compare it to: its person's life, its visit's days."""
     extra, joins = [], []
-    if (key := primary_key(table)) is not None:
-        extra.append(f"count(*) OVER (PARTITION BY t.{key}) AS copies")
-    if table.name == "measurement":
-        extra.append(_SAME_EVENTS)
-    if table.name == "person":
-        extra.append("t.person_id IN (SELECT visit_person FROM visits) AS has_visit")
-    elif "person_id" in table.column_names:
+    if "person_id" in table.column_names and table.name != "person":
         extra.append("people.known_person IS NOT NULL AS person_known, people.born, people.died")
+        extra.append("people.person_gender")
         joins.append("LEFT JOIN people ON t.person_id = people.known_person")
     if "visit_occurrence_id" in table.column_names and table.name != "visit_occurrence":
         extra.append("visits.known_visit IS NOT NULL AS visit_known")
         extra.append("visits.visit_person, visits.visit_start, visits.visit_end")
         joins.append("LEFT JOIN visits ON t.visit_occurrence_id = visits.known_visit")
     return f"SELECT {', '.join(['t.*', *extra])} FROM {table.name} t {' '.join(joins)}"
-
-
-_SAME_EVENTS = (
-    "count(*) OVER (PARTITION BY t.person_id, t.measurement_concept_id, t.measurement_datetime,"
-    " t.value_as_number) AS same_events"
-)
 
 
 @contextmanager

@@ -1,70 +1,80 @@
-"""What the gate asks of a CDM: every rule as data, named after the check of the OHDSI Data Quality Dashboard.
+"""What the gate asks of a CDM: the kinds of `fedhealth.validation.checks` over tables and columns, as data.
 
-A rule is a share of rows that may fail. ``fatal`` stops the site's round, ``convention`` warns,
-``characterisation`` is only reported. Plausible ranges are physiological limits, outside of which a value is
-no measurement of a living patient, in the unit that the vocabulary makes canonical.
+A rule is a share of rows that may fail. Most are two SQL conditions over a table's view (``e``), counted in one
+pass; those over groups of rows, persons or concepts are a query of their own; those over measured concepts are in
+`fedhealth.validation.concept_rules`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fedhealth.cdm.tables import Table
+from fedhealth.validation.checks import CHECKS, CheckType, Severity
+from fedhealth.vocabulary.concepts import GENDER_FEMALE, GENDER_MALE
 
-Severity = Literal["fatal", "convention", "characterisation"]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One check over the rows of one table.
 
     Attributes:
-      name: the check, e.g. ``isPrimaryKey:person_id``; from a closed list, never data.
+      check: name of its kind.
       table: the OMOP table that it counts.
+      field: the column it is about, or "" for the table as a whole.
       severity: what a failure means.
-      failing: SQL condition over the table's view (``e``) that is true for a row that fails.
-      counted: SQL condition for the rows that the check is about.
       max_share: share of the counted rows that may fail.
+      failing: SQL condition that is true for a row that fails.
+      counted: SQL condition for the rows that the check is about.
+      query: instead of both, SQL for the numbers of rows counted and of those that fail.
+      concept: the OMOP concept it is about, or None.
+      label: what tells it from its like, where table and field do not.
     """
 
-    name: str
+    check: str
     table: str
+    field: str
     severity: Severity
-    failing: str
+    max_share: float
+    failing: str = ""
     counted: str = "true"
-    max_share: float = 0.0
+    query: str = ""
+    concept: int | None = None
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The check, e.g. ``isPrimaryKey:person_id``; from a closed list, never data."""
+        subject = self.label or self.field
+        return f"{self.check}:{subject}" if subject else self.check
+
+    @property
+    def kind(self) -> CheckType:
+        """Its kind of check."""
+        return CHECKS[self.check]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Physiological limits of one measured quantity, both included, in its canonical unit."""
+def rule(
+    check: str,
+    table: str,
+    field: str,
+    failing: str = "",
+    counted: str = "true",
+    *,
+    query: str = "",
+    max_share: float | None = None,
+) -> Rule:
+    """A rule with the severity of its kind, and its limit unless another is given."""
+    kind = CHECKS[check]
+    return Rule(
+        check=check,
+        table=table,
+        field=field,
+        severity=kind.severity,
+        max_share=kind.max_share if max_share is None else max_share,
+        failing=failing,
+        counted=counted,
+        query=query,
+    )
 
-    name: str
-    concepts: tuple[int, ...]
-    low: float
-    high: float
-
-
-RANGES = (
-    Range("heart_rate", (3027018,), 0, 300),
-    Range("systolic_pressure", (3004249, 21492239), 0, 300),
-    Range("diastolic_pressure", (3012888, 21492240), 0, 300),
-    Range("mean_pressure", (3027598, 21492241), 0, 250),
-    Range("respiratory_rate", (3024171,), 0, 80),
-    Range("temperature", (3020891,), 25, 45),
-    Range("oxygen_saturation", (40762499, 3016502), 0, 100),
-    Range("glucose", (3004501,), 10, 2000),
-    Range("creatinine", (3016723,), 0.1, 30),
-    Range("urea_nitrogen", (3013682,), 1, 250),
-    Range("sodium", (3019550,), 90, 200),
-    Range("potassium", (3023103,), 1, 12),
-    Range("chloride", (3014576,), 60, 160),
-    Range("bicarbonate", (3016293,), 2, 60),
-    Range("haemoglobin", (3000963,), 1, 25),
-    Range("white_cells", (3000905,), 0, 500),
-    Range("platelets", (3024929,), 0, 2500),
-    Range("calcium", (3006906,), 2, 20),
-    Range("lactate", (3047181,), 0.1, 40),
-)
 
 # Per table: the column with the event's first day, and the one with its last.
 EVENT_DAYS = {
@@ -77,25 +87,40 @@ EVENT_DAYS = {
     "procedure_occurrence": ("procedure_date", None),
     "observation": ("observation_date", None),
 }
-_EVENT_CONCEPTS = {
-    "condition_occurrence": "condition_concept_id",
-    "measurement": "measurement_concept_id",
-    "drug_exposure": "drug_concept_id",
-    "procedure_occurrence": "procedure_concept_id",
-    "observation": "observation_concept_id",
+# Per table of coded events: its concept, its time, and its source value.
+CODED = {
+    "condition_occurrence": ("condition_concept_id", "condition_start_datetime", "condition_source_value"),
+    "measurement": ("measurement_concept_id", "measurement_datetime", "measurement_source_value"),
+    "drug_exposure": ("drug_concept_id", "drug_exposure_start_datetime", "drug_source_value"),
+    "procedure_occurrence": ("procedure_concept_id", "procedure_datetime", "procedure_source_value"),
+    "observation": ("observation_concept_id", "observation_datetime", "observation_source_value"),
 }
-_TOLERATED = 0.01  # of rows whose times contradict each other; source systems have some
-_OUT_OF_RANGE = 0.05  # of one quantity's values: more means a wrong unit, not typing errors
+_VALUES = {
+    "measurement": ("value_as_number", "value_as_concept_id", "value_source_value"),
+    "observation": ("value_as_number", "value_as_string", "value_as_concept_id"),
+    "drug_exposure": ("quantity",),
+}
+_KEYS = {
+    "visit_occurrence_id": "visit_occurrence",
+    "visit_detail_id": "visit_detail",
+    "care_site_id": "care_site",
+    "preceding_visit_occurrence_id": "visit_occurrence",
+}
+# OMOP grants 60 days: results and claims are signed after a death.
+_AFTER_DEATH = "e.died + INTERVAL 60 DAY"
+_ICD10 = "http://hl7.org/fhir/sid/icd-10-cm|"
 
 
 def rules_for(table: Table) -> tuple[Rule, ...]:
-    """All row rules of one table, in a fixed order."""
+    """All rules of one table but those of measured concepts, in a fixed order."""
     return (
         *_key_rules(table),
-        *_time_rules(table.name),
-        *_concept_rules(table.name),
-        *(_measurement_rules() if table.name == "measurement" else ()),
+        *_time_rules(table),
+        *_completeness_rules(table),
+        *_event_rules(table.name),
         *(_person_rules() if table.name == "person" else ()),
+        *(_period_rules() if table.name == "observation_period" else ()),
+        *(_condition_rules() if table.name == "condition_occurrence" else ()),
     )
 
 
@@ -104,143 +129,184 @@ def primary_key(table: Table) -> str | None:
     return "person_id" if table.name == "death" else table.key
 
 
+def foreign_keys(table: Table) -> dict[str, str]:
+    """Columns that name a row of another table, or another row of this one, and that table."""
+    return {
+        name: parent for name, parent in _KEYS.items() if name in table.column_names and name != table.key
+    }
+
+
 def _key_rules(contract: Table) -> list[Rule]:
-    table, columns = contract.name, contract.column_names
-    rules = [Rule(f"isRequired:{name}", table, "fatal", f"e.{name} IS NULL") for name in contract.required]
+    table = contract.name
+    rules = [rule("isRequired", table, name, f"e.{name} IS NULL") for name in contract.required]
     if (key := primary_key(contract)) is not None:
-        rules.append(Rule(f"isPrimaryKey:{key}", table, "fatal", "e.copies > 1"))
-    if "person_id" in columns and table != "person":
+        repeated = (
+            f"SELECT coalesce(sum(n), 0), coalesce(sum(n) FILTER (n > 1), 0) FROM"
+            f" (SELECT count(*) AS n FROM {table} WHERE {key} IS NOT NULL GROUP BY {key})"
+        )
+        rules.append(rule("isPrimaryKey", table, key, query=repeated))
+    if "person_id" in contract.column_names and table != "person":
         missing = "e.person_id IS NOT NULL AND NOT e.person_known"
-        rules.append(Rule("isForeignKey:person_id", table, "fatal", missing))
-    if "visit_occurrence_id" in columns and table != "visit_occurrence":
-        linked = "e.visit_occurrence_id IS NOT NULL"
-        rules.append(Rule("isForeignKey:visit_occurrence_id", table, "fatal", "NOT e.visit_known", linked))
+        rules.append(rule("isForeignKey", table, "person_id", missing))
+    for name, parent in foreign_keys(contract).items():
+        rules.append(rule("isForeignKey", table, name, query=_orphans(table, name, parent)))
+    if "visit_occurrence_id" in contract.column_names and table != "visit_occurrence":
         other = "e.visit_person IS DISTINCT FROM e.person_id"
-        known = f"{linked} AND e.visit_known"
-        rules.append(Rule("visitOfSamePerson:visit_occurrence_id", table, "fatal", other, known))
+        rules.append(rule("visitOfSamePerson", table, "visit_occurrence_id", other, "e.visit_known"))
     return rules
 
 
-def _time_rules(table: str) -> list[Rule]:
+def _orphans(table: str, name: str, parent: str) -> str:
+    key = f"{parent}_id"
+    return (
+        f"SELECT count(*), count_if(p.{key} IS NULL) FROM {table} t"
+        f" LEFT JOIN (SELECT DISTINCT {key} FROM {parent}) p ON t.{name} = p.{key} WHERE t.{name} IS NOT NULL"
+    )
+
+
+def _time_rules(contract: Table) -> list[Rule]:
+    table = contract.name
+    if table == "death":
+        return [
+            rule("plausibleAfterBirth", table, "death_date", "e.death_date < e.born", "e.born IS NOT NULL")
+        ]
     if table not in EVENT_DAYS:
         return []
     start, end = EVENT_DAYS[table]
-    after_birth = Rule(
-        f"plausibleAfterBirth:{start}",
-        table,
-        "fatal",
-        f"e.{start} < e.born",
-        "e.born IS NOT NULL",
-        _TOLERATED,
-    )
-    last = end or start
-    # The Data Quality Dashboard grants 60 days: results and claims are signed after a death.
-    late = f"e.{start} > e.died + INTERVAL 60 DAY"
-    before_death = Rule(
-        f"plausibleBeforeDeath:{start}", table, "fatal", late, "e.died IS NOT NULL", _TOLERATED
-    )
-    rules = [after_birth, before_death]
-    if end is not None:
-        rules.append(
-            Rule(
-                f"plausibleStartBeforeEnd:{start}",
-                table,
-                "fatal",
-                f"e.{end} < e.{start}",
-                f"e.{last} IS NOT NULL",
-                _TOLERATED,
-            )
-        )
+    early, late = f"e.{start} < e.born", f"e.{start} > {_AFTER_DEATH}"
+    outside_life = f"coalesce({early}, false) OR coalesce({late}, false)"
+    rules = [
+        rule("plausibleAfterBirth", table, start, early, "e.born IS NOT NULL"),
+        rule("plausibleBeforeDeath", table, start, late, "e.died IS NOT NULL"),
+        rule("plausibleDuringLife", table, start, outside_life, "e.person_known"),
+    ]
+    rules += [
+        rule("plausibleStartBeforeEnd", table, start, f"e.{end} < e.{start}", f"e.{end} IS NOT NULL")
+    ] * (end is not None)
     if table not in {"observation_period", "visit_occurrence"}:
         outside = f"e.{start} < e.visit_start - INTERVAL 7 DAY OR e.{start} > e.visit_end + INTERVAL 7 DAY"
-        rules.append(Rule(f"withinVisitDates:{start}", table, "convention", outside, "e.visit_known", 0.05))
+        rules.append(rule("withinVisitDates", table, start, outside, "e.visit_known"))
+    if table == "visit_detail":
+        rules.append(
+            rule("plausibleTemporalAfter", table, start, f"e.{start} < e.visit_start", "e.visit_known")
+        )
+    if table == "visit_occurrence":
+        rules.append(rule("plausibleTemporalAfter", table, "preceding_visit_occurrence_id", query=_PRECEDING))
     return rules
 
 
-def _concept_rules(table: str) -> list[Rule]:
-    if table not in _EVENT_CONCEPTS:
-        return []
-    column = _EVENT_CONCEPTS[table]
-    return [
-        Rule(
-            f"standardConceptRecordCompleteness:{column}",
+_PRECEDING = (
+    "SELECT count(*), count_if(before.visit_start > v.visit_start_date) FROM visit_occurrence v"
+    " JOIN visits before ON v.preceding_visit_occurrence_id = before.known_visit"
+)
+
+
+def _completeness_rules(contract: Table) -> list[Rule]:
+    """Values that OMOP lets be absent and that cohorts, outcomes or features use."""
+    table = contract.name
+    times = [
+        name for name in contract.column_names if name.endswith("_datetime") and name != "birth_datetime"
+    ]
+    wanted = (*times, *(("value_as_number",) if table == "measurement" else ()))
+    if table == "death":
+        wanted = ()
+    rules = [rule("measureValueCompleteness", table, name, f"e.{name} IS NULL") for name in wanted]
+    rules += [
+        rule(
+            "timestampPrecision",
             table,
-            "convention",
-            f"e.{column} = 0",
-            max_share=0.5,
+            name,
+            f"e.{name} = date_trunc('day', e.{name})",
+            f"e.{name} IS NOT NULL",
         )
+        for name in times
     ]
+    return rules
 
 
-def _measurement_rules() -> list[Rule]:
-    return [
-        *(_range_rule(each) for each in RANGES),
-        Rule(
-            "unitMapped:unit_concept_id",
-            "measurement",
-            "convention",
-            "coalesce(e.unit_concept_id, 0) = 0",
-            "e.value_as_number IS NOT NULL",
-            0.1,
-        ),
-        Rule(
-            "finite:value_as_number",
-            "measurement",
-            "fatal",
-            "NOT isfinite(e.value_as_number)",
-            "e.value_as_number IS NOT NULL",
-        ),
-        Rule(
-            "timestampPrecision:measurement_datetime",
-            "measurement",
-            "characterisation",
-            "e.measurement_datetime = date_trunc('day', e.measurement_datetime)",
-            "e.measurement_datetime IS NOT NULL",
-            0.5,
-        ),
-        Rule(
-            "duplicateEvent:measurement_id",
-            "measurement",
-            "characterisation",
-            "e.same_events > 1",
-            max_share=0.05,
-        ),
+def _event_rules(table: str) -> list[Rule]:
+    """Rules of a table of coded events."""
+    if table not in CODED:
+        return []
+    concept, time, source = CODED[table]
+    unlinked = "e.visit_occurrence_id IS NULL"
+    rules = [
+        rule("visitLinkCoverage", table, "visit_occurrence_id", unlinked),
+        rule("sourceValueCompleteness", table, source, query=_unmapped_sources(table, concept, source)),
+        rule("duplicateEvent", table, f"{table}_id", query=_duplicates(table, concept, time)),
     ]
+    for name in _VALUES.get(table, ()):
+        if name in ("value_as_number", "quantity"):
+            rules.append(rule("finite", table, name, f"NOT isfinite(e.{name})", f"e.{name} IS NOT NULL"))
+    if table == "drug_exposure":
+        rules.append(rule("plausibleValueLow", table, "quantity", "e.quantity < 0", "e.quantity IS NOT NULL"))
+    return rules
 
 
-def _range_rule(each: Range) -> Rule:
-    concepts = ", ".join(str(concept) for concept in each.concepts)
-    return Rule(
-        f"plausibleValue:{each.name}",
-        "measurement",
-        "fatal",
-        f"e.value_as_number < {each.low} OR e.value_as_number > {each.high}",
-        f"e.measurement_concept_id IN ({concepts}) AND e.value_as_number IS NOT NULL",
-        _OUT_OF_RANGE,
+def _unmapped_sources(table: str, concept: str, source: str) -> str:
+    return (
+        f"SELECT count(*), count_if(unmapped) FROM (SELECT coalesce(max({concept}), 0) = 0 AS unmapped"
+        f" FROM {table} WHERE {source} IS NOT NULL GROUP BY {source})"
+    )
+
+
+def _duplicates(table: str, concept: str, time: str) -> str:
+    """Groups by a hash of 64 bits, which keeps ten million groups small; two events alike in it are the same."""
+    # An event that no map knows is told apart by its source code.
+    same = ", ".join(("person_id", concept, time, CODED[table][2], *_VALUES.get(table, ())))
+    return (
+        f"SELECT coalesce(sum(n), 0), coalesce(sum(n) FILTER (n > 1), 0) FROM"
+        f" (SELECT count(*) AS n FROM {table} WHERE {time} IS NOT NULL GROUP BY hash({same}))"
     )
 
 
 def _person_rules() -> list[Rule]:
+    year = "year_of_birth"
     return [
-        Rule(
-            "plausibleValue:year_of_birth",
-            "person",
-            "fatal",
-            "e.year_of_birth NOT BETWEEN 1850 AND 2200",
-            max_share=_TOLERATED,
+        rule("plausibleValueLow", "person", year, f"e.{year} < 1850", max_share=0.01),
+        rule("plausibleValueHigh", "person", year, f"e.{year} > 2200", max_share=0.01),
+        *(_records_rule(table) for table in ("observation_period", "visit_occurrence", *CODED)),
+    ]
+
+
+def _records_rule(table: str) -> Rule:
+    """A person need not have every kind of record, but a study is made of periods and visits."""
+    missing = (
+        f"SELECT count(*), count_if(known_person NOT IN (SELECT person_id FROM {table}"
+        " WHERE person_id IS NOT NULL)) FROM people"
+    )
+    limit = 0.5 if table in ("observation_period", "visit_occurrence") else None
+    return rule("measurePersonCompleteness", "person", table, query=missing, max_share=limit)
+
+
+def _period_rules() -> list[Rule]:
+    before = "max(observation_period_end_date) OVER (PARTITION BY person_id ORDER BY"
+    overlapping = (
+        "SELECT count(*), count_if(observation_period_start_date <= latest) FROM (SELECT"
+        f" observation_period_start_date, {before} observation_period_start_date, observation_period_id"
+        " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS latest FROM observation_period)"
+    )
+    return [rule("measureObservationPeriodOverlap", "observation_period", "person_id", query=overlapping)]
+
+
+def _condition_rules() -> list[Rule]:
+    source = "e.condition_source_value"
+    male = rf"regexp_matches({source}, '^\Q{_ICD10}\E(C6[0-3]|N4[0-9]|N5[01])')"
+    female = rf"regexp_matches({source}, '^\Q{_ICD10}\E(O|Z3[4-79]|C5[1-8]|N7[0-7]|N8|N9[0-8])')"
+    wrong = f"e.person_gender = CASE WHEN {male} THEN {GENDER_FEMALE} ELSE {GENDER_MALE} END"
+    told = f"e.person_gender IN ({GENDER_MALE}, {GENDER_FEMALE})"
+    era = "condition_concept_id > 0 AND coalesce(condition_end_date >= condition_start_date, true)"
+    no_era = (
+        "SELECT count(*), count_if(NOT possible) FROM (SELECT bool_or(coalesce("
+        f"{era}, false)) AS possible FROM condition_occurrence GROUP BY person_id)"
+    )
+    return [
+        rule(
+            "plausibleGender",
+            "condition_occurrence",
+            "condition_source_value",
+            wrong,
+            f"{told} AND ({male} OR {female})",
         ),
-        Rule(
-            "plausibleGender:gender_concept_id",
-            "person",
-            "convention",
-            "e.gender_concept_id NOT IN (8507, 8532)",
-            max_share=0.1,
-        ),
-        Rule(
-            "measurePersonCompleteness:visit_occurrence",
-            "person",
-            "characterisation",
-            "NOT e.has_visit",
-            max_share=0.5,
-        ),
+        rule("measureConditionEraCompleteness", "condition_occurrence", "person_id", query=no_era),
     ]

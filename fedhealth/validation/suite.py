@@ -1,29 +1,47 @@
-"""The Great Expectations suite of the gate.
+"""The Great Expectations suites of the gate: one per table, one expectation per check.
 
-Great Expectations gets the folder's schema as an empty frame and one row of failing shares, a column per
-check. It never holds a patient's value, so that no result and no exception of it can quote one, and it costs
-the same for a thousand rows as for ten million.
+Great Expectations gets one row of failing shares, a column per check. It never holds a patient's value, so that no
+result and no exception of it can quote one, and it costs the same for a thousand rows as for ten million.
 """
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fedhealth.errors import DataError
+from fedhealth.validation.checks import Severity
+from fedhealth.validation.rules import Rule
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from great_expectations.core import (
+        ExpectationSuite,
+        ExpectationSuiteValidationResult,
+        ExpectationValidationResult,
+    )
     from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
     from great_expectations.expectations.expectation import Expectation
 
 # Read when Great Expectations is imported: a hospital reports to nobody.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
+_GX_SEVERITY: dict[Severity, str] = {"fatal": "critical", "convention": "warning", "characterisation": "info"}
 
-class Suite:
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A table's suite, what Great Expectations made of it, and whether each rule holds, in their order."""
+
+    table: str
+    suite: "ExpectationSuite"
+    result: "ExpectationSuiteValidationResult"
+    held: tuple[bool, ...]
+
+
+class Judge:
     """An ephemeral Great Expectations context with a pandas source and no progress bars."""
 
     def __init__(self) -> None:
@@ -33,76 +51,61 @@ class Suite:
         self._source: PandasDatasource = context.data_sources.add_pandas("cdm")
         self._gx = gx
 
-    def columns_exist(self, present: Iterable[str], *, required: Iterable[str]) -> dict[str, bool]:
-        """Expect every required ``table.column`` to exist.
+    def judge(self, table: str, shares: Sequence[tuple[Rule, float]]) -> Judgement:
+        """Expect each rule's share of failing rows to be at most its limit.
 
         Args:
-          present: ``table.column`` names of the folder.
-          required: those that must be there.
-
-        Returns:
-          Whether each required one is.
+          table: the OMOP table; its suite is ``fedhealth-TABLE``.
+          shares: rules of the table with their share of failing rows, 0 to 1.
 
         Raises:
           DataError: Great Expectations could not evaluate the suite.
         """
         import pandas as pd
-        from great_expectations.expectations.core.expect_column_to_exist import ExpectColumnToExist
-        from great_expectations.expectations.core.expect_table_columns_to_match_set import (
-            ExpectTableColumnsToMatchSet,
-        )
 
-        wanted = tuple(required)
-        frame = pd.DataFrame({name: pd.Series(dtype="float64") for name in present})
-        complete = ExpectTableColumnsToMatchSet(column_set=list(wanted), exact_match=False)
-        if self._outcomes("schema", frame, [complete]) == [True]:
-            return dict.fromkeys(wanted, True)
-        # One expectation per column takes 60 times as long: only to name what is missing.
-        expectations = [ExpectColumnToExist(column=name) for name in wanted]
-        return dict(zip(wanted, self._outcomes("columns", frame, expectations), strict=True))
-
-    def shares_within(
-        self, shares: Mapping[str, float], *, limits: Mapping[str, float], severities: Mapping[str, str]
-    ) -> dict[str, bool]:
-        """Expect every check's share of failing rows to be at most its limit.
-
-        Args:
-          shares: share of failing rows by check, 0 to 1.
-          limits: the largest share allowed, by check.
-          severities: Great Expectations' ``critical``, ``warning`` or ``info``, by check.
-
-        Returns:
-          Whether each check holds.
-
-        Raises:
-          DataError: Great Expectations could not evaluate the suite.
-        """
-        import pandas as pd
-        from great_expectations.expectations.core.expect_column_max_to_be_between import (
-            ExpectColumnMaxToBeBetween,
-        )
-        from great_expectations.expectations.metadata_types import FailureSeverity
-
-        frame = pd.DataFrame({name: [share] for name, share in shares.items()}, dtype="float64")
-        expectations = [
-            ExpectColumnMaxToBeBetween(
-                column=name, min_value=0.0, max_value=limits[name], severity=FailureSeverity(severities[name])
-            )
-            for name in shares
-        ]
-        return dict(zip(shares, self._outcomes("shares", frame, expectations), strict=True))
-
-    def _outcomes(
-        self, name: str, frame: "pd.DataFrame", expectations: "Sequence[Expectation]"
-    ) -> list[bool]:
-        suite = self._gx.ExpectationSuite(name, expectations=list(expectations))
-        with _sealed():
+        name = f"fedhealth-{table}"
+        suite = self._gx.ExpectationSuite(name, expectations=[_expectation(rule) for rule, _ in shares])
+        frame = pd.DataFrame({rule.name: [share] for rule, share in shares}, dtype="float64")
+        with sealed():
             asset = self._source.add_dataframe_asset(name)
             batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
             result = batch.validate(suite, result_format="BOOLEAN_ONLY")
         if any(each.exception_info.get("raised_exception", True) for each in result.results):
             raise _not_evaluated()
-        return [bool(each.success) for each in result.results]
+        # Results come grouped by column, not in the order of the suite.
+        success = {column_of(each): bool(each.success) for each in result.results}
+        return Judgement(table, suite, result, tuple(success[rule.name] for rule, _ in shares))
+
+
+def column_of(result: "ExpectationValidationResult") -> str:
+    """The name of the rule that a result is of."""
+    config = result.expectation_config
+    if config is None:
+        raise _not_evaluated()
+    return str(config.kwargs["column"])
+
+
+def _expectation(rule: Rule) -> "Expectation":
+    from great_expectations.expectations.core.expect_column_max_to_be_between import (
+        ExpectColumnMaxToBeBetween,
+    )
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
+    return ExpectColumnMaxToBeBetween(
+        column=rule.name,
+        min_value=0.0,
+        max_value=rule.max_share,
+        severity=FailureSeverity(_GX_SEVERITY[rule.severity]),
+        description=f"at most {rule.max_share:.0%} of rows: {rule.kind.failing} ({rule.severity})",
+        meta={
+            "check": rule.check,
+            "category": rule.kind.category,
+            "severity": rule.severity,
+            "table": rule.table,
+            "field": rule.field,
+            "concept": rule.concept,
+        },
+    )
 
 
 def load_engine() -> ModuleType:
@@ -116,7 +119,7 @@ def load_engine() -> ModuleType:
 
 
 @contextmanager
-def _sealed() -> Iterator[None]:
+def sealed() -> Iterator[None]:
     """Process edge of a library whose exceptions quote what they were given."""
     try:
         yield
