@@ -188,7 +188,7 @@ _VALUED = (
 _CODES = 'from_json({}, \'[{{"system":"VARCHAR","code":"VARCHAR"}}]\')'
 
 
-_STU3 = {"Observation": "context", "Encounter": "reason"}
+STU3_READ = {"Observation": "context", "Encounter": "reason"}
 """Elements of STU3 that are read as what R4 has in their place."""
 
 
@@ -196,7 +196,7 @@ def _special(name: str) -> list[Verdict]:
     """Invariants of a type by itself, and what is mapped from STU3."""
     mapped = [
         Verdict("noted", "stu3_mapped", f"{name}.{field}", f"{field} IS NOT NULL")
-        for of, field in _STU3.items()
+        for of, field in STU3_READ.items()
         if of == name
     ]
     return [*mapped, *_invariants(name)]

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from fedhealth.fhir.checks import STU3_READ
 from fedhealth.fhir.rules import broken_rules
 from fedhealth.fhir.structure import ANY_RESOURCE, elements_inside, elements_of, resource_model
 
@@ -42,7 +43,8 @@ def verdict_version() -> str:
 def faults_of(resource_type: str, text: str) -> tuple[Fault, ...]:
     """The faults of a resource by itself, none for a valid one; each reason and path once.
 
-    A time without its offset, which R4 forbids, is not held against a resource: the site map says its zone.
+    A time without its offset, which R4 forbids, is not held against a resource: the site map says its zone. Nor
+    is the element of STU3 that a scan reads.
 
     Args:
       resource_type: an R4 type.
@@ -50,9 +52,23 @@ def faults_of(resource_type: str, text: str) -> tuple[Fault, ...]:
     """
     faults = _faults(resource_type, text)
     if any(fault.reason == "r4b_invalid" for fault in faults):
-        dated = _NO_OFFSET.sub(r'"\1Z"', text)
-        return faults if dated == text else _faults(resource_type, dated)
+        amended = _amended(resource_type, text)
+        return faults if amended == text else _faults(resource_type, amended)
     return faults
+
+
+def _amended(resource_type: str, text: str) -> str:
+    """The text without what a scan reads although R4 has it not."""
+    dated = _NO_OFFSET.sub(r'"\1Z"', text)
+    element = STU3_READ.get(resource_type)
+    if element is None or f'"{element}"' not in text:
+        return dated
+    try:
+        resource = json.loads(dated, object_pairs_hook=_unique)
+    except ValueError:
+        return text
+    resource.pop(element, None)
+    return json.dumps(resource)
 
 
 def _faults(resource_type: str, text: str) -> tuple[Fault, ...]:

@@ -161,7 +161,7 @@ def test_lines_that_are_no_json(place):
 
 
 def test_another_fhir_version(place):
-    stay = {"resourceType": "Encounter", "id": "a", "status": "finished", "reason": [{"text": "STU3"}]}
+    stay = {"resourceType": "Encounter", "id": "a", "status": "finished", "incomingReferral": []}
     (place / "empty" / "Encounter.ndjson").write_text(json.dumps(stay | {"class": {"code": "IMP"}}) + "\n")
     result = run(place, "harmonize", "--fhir", "empty", "--cdm", "cdm")
     refused(result, 2, "fhir_version", "as FHIR R4")

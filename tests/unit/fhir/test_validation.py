@@ -216,3 +216,12 @@ def test_a_narrative_is_the_xhtml_that_r4_allows(inside, fault):
 def test_a_narrative_with_a_document_type_is_never_parsed():
     bomb = '<!DOCTYPE a [<!ENTITY b "bb">]>' + DIV.format("&b;")
     assert narrative_fault(bomb) == "narrative_not_xhtml"
+
+
+def test_what_a_scan_reads_of_stu3_is_not_refused_by_the_models():
+    code = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
+    pulse = {"resourceType": "Observation", "id": "a", "status": "final", "code": code}
+    context = {"reference": "Encounter/stay"}
+    dated = pulse | {"context": context, "effectiveDateTime": "2024-05-01T10:00:00"}
+    assert faults_of("Observation", json.dumps(dated)) == ()
+    assert faults_of("Observation", json.dumps(dated | {"related": []}))[0].reason == "r4b_invalid"
