@@ -179,8 +179,10 @@ JOIN detail s ON s.person_id = e.person_id AND s.visit_id = e.visit_id
 GROUP BY e.seq
 """
 
+_ALL_BY_REFERENCE = "CREATE OR REPLACE TEMP VIEW kept AS FROM event WHERE outcome = 0"
+
 _KEPT = """
-CREATE OR REPLACE TEMP TABLE kept AS
+CREATE OR REPLACE TEMP VIEW kept AS
 SELECT e.* REPLACE (coalesce(e.visit_id, t.visit_id) AS visit_id, coalesce(e.detail_id, d.detail_id) AS detail_id,
                     CASE WHEN t.visit_id IS NOT NULL THEN 'time' ELSE link END AS link)
 FROM event e LEFT JOIN by_time t USING (seq) LEFT JOIN by_detail d USING (seq) WHERE outcome = 0
@@ -189,5 +191,7 @@ FROM event e LEFT JOIN by_time t USING (seq) LEFT JOIN by_detail d USING (seq) W
 
 def _link_by_time(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``kept``: events without a known encounter get the visit, all the visit detail, that their time falls into."""
-    for statement in (_BY_TIME, _BY_DETAIL, _KEPT):
+    for statement in (_BY_TIME, _BY_DETAIL):
         database.execute(statement)
+    found = database.execute("SELECT 1 FROM (SELECT seq FROM by_time UNION ALL SELECT seq FROM by_detail) LIMIT 1").fetchone()
+    database.execute(_ALL_BY_REFERENCE if found is None else _KEPT)

@@ -15,7 +15,7 @@ _SHARED = (
 _VALUES = "coding, number, flag, comparator, unit_code, unit_text, low, high"
 
 _ITEM = f"""
-CREATE OR REPLACE TEMP TABLE item AS
+CREATE OR REPLACE TEMP VIEW item AS
 SELECT {_SHARED}, 0 AS n, k.key, k.id, {_VALUES} FROM kept k WHERE is_item
 """
 
@@ -25,7 +25,7 @@ SELECT c.*, k.id AS whole FROM read_parquet([{files}]) c JOIN (SELECT seq, id FR
 """
 
 _COMPONENT_ITEM = f"""
-INSERT INTO item
+CREATE OR REPLACE TEMP TABLE component_item AS
 SELECT k.seq, k.person_id, k.day, k.time, k.visit_id, k.detail_id, k.link, k.is_clinical,
        m.concept_id, m.code_value, m.state, m.factor, m.shift, m.unit_concept_id,
        c.n, keys.part_key, c.whole || '#' || c.n, {", ".join(f"c.{name}" for name in _VALUES.split(", "))}
@@ -89,3 +89,4 @@ def _add_components(database: duckdb.DuckDBPyConnection, files: list[Path], site
     database.register("keys", refs.append_column("part_key", pa.array(ids, pa.int64())))
     database.execute(_COMPONENT_ITEM)
     database.unregister("keys")
+    database.execute(f"{_ITEM} UNION ALL FROM component_item")

@@ -22,7 +22,7 @@ from fedhealth.cdm.validating import SAMPLE, keep_texts
 from fedhealth.cdm.workspace import SMALL_TABLES, Plan, block_step, read_plan, save
 from fedhealth.fhir.bundle_rules import broken_bundle_rules
 from fedhealth.fhir.bundles import bundle_block
-from fedhealth.fhir.files import BLOCK_BYTES, read_blocks
+from fedhealth.fhir.files import PART_BYTES, read_blocks
 from fedhealth.fhir.resources import R4_TYPES, SHAPES, UNKNOWN, verdicts
 
 _NAMES = ", ".join(f"'{name}'" for name in SHAPES)
@@ -129,7 +129,7 @@ def _blocks(plan: Plan, part: int, *, lines: dict[int, int]) -> Iterator[pa.Tabl
                 lines[piece] = stop.value
                 break
             held.append(_with(block, piece=pa.repeat(pa.scalar(piece, pa.int32()), block.num_rows)))
-            if sum(table.nbytes for table in held) >= BLOCK_BYTES:
+            if sum(table.nbytes for table in held) >= PART_BYTES:
                 yield pa.concat_tables(held)
                 held = []
     if held:
