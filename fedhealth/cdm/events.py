@@ -193,5 +193,7 @@ def _link_by_time(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``kept``: events without a known encounter get the visit, all the visit detail, that their time falls into."""
     for statement in (_BY_TIME, _BY_DETAIL):
         database.execute(statement)
-    found = database.execute("SELECT 1 FROM (SELECT seq FROM by_time UNION ALL SELECT seq FROM by_detail) LIMIT 1").fetchone()
+    found = database.execute(
+        "SELECT 1 FROM (SELECT seq FROM by_time UNION ALL SELECT seq FROM by_detail) LIMIT 1"
+    ).fetchone()
     database.execute(_ALL_BY_REFERENCE if found is None else _KEPT)

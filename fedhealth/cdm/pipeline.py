@@ -3,28 +3,23 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 from fedhealth.cdm.accounting import Accounting
-from fedhealth.cdm.events import map_block, scanned_blocks
+from fedhealth.cdm.crew import Crew, Part, local_crew
+from fedhealth.cdm.events import scanned_blocks
 from fedhealth.cdm.finish import finish
 from fedhealth.cdm.gather import gather
 from fedhealth.cdm.output import replacing
-from fedhealth.cdm.scan import scan_part
-from fedhealth.cdm.validating import remember_verdicts, validate_texts, validation_tasks
+from fedhealth.cdm.validating import remember_verdicts, validation_tasks
 from fedhealth.cdm.workspace import close_blocks, saved, step, write_plan
 from fedhealth.config import FhirValidation
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.fhir.resources import UNKNOWN
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 Progress = Callable[[str, int, int], None]
 
 
@@ -52,6 +47,7 @@ def harmonize(
     verdicts: Path | None = None,
     progress: Progress | None = None,
     workers: int = 1,
+    crew: Crew | None = None,
 ) -> Accounting:
     """Turn a folder of FHIR R4 NDJSON and bundles into an OMOP CDM 5.4 folder of Parquet files.
 
@@ -69,7 +65,8 @@ def harmonize(
       verdicts: a private folder beside the CDM where verdicts of ``all`` are remembered by digest, so that
         the next run validates only what changed.
       progress: called with a stage (read, validate, map), how many of its parts are done, and of how many.
-      workers: processes that share the parts.
+      workers: processes that share the parts, and threads of what is done once.
+      crew: who does the parts instead.
 
     Returns:
       The account, also in ``accounting.json``.
@@ -88,19 +85,18 @@ def harmonize(
     with replacing(cdm_dir) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         work = Path(scratch)
         plan = write_plan(work, fhir_dir, site=site, site_map=site_map, validate=validate, verdicts=verdicts)
-        with _crew(min(workers, len(plan.parts))) as crew:
+        hired = local_crew(min(workers, len(plan.parts)), site_secret=site_secret)
+        with nullcontext(crew) if crew else hired as at_work:
+            do = partial(_each, at_work, work, report)
             with clock.stage("read"):
-                scan = partial(scan_part, work, site_secret=site_secret)
-                total = sum(_each(crew, scan, range(len(plan.parts)), partial(report, "read")))
+                total = sum(do("read", range(len(plan.parts))))
                 _require_fhir(work, total)
             with clock.stage("validate"):
-                if tasks := validation_tasks(work):
-                    list(_each(crew, partial(validate_texts, work), tasks, partial(report, "validate")))
+                sum(do("validate", validation_tasks(work)))
             with clock.stage("check"):
                 gather(work)
             with clock.stage("map"):
-                one = partial(map_block, work, site_secret=site_secret)
-                list(_each(crew, one, scanned_blocks(work), partial(report, "map")))
+                sum(do("map", scanned_blocks(work)))
         close_blocks()
         with clock.stage("write"):
             account = finish(work, folder, total=total, threads=workers)
@@ -112,27 +108,13 @@ def harmonize(
     return account
 
 
-@contextmanager
-def _crew(workers: int) -> Iterator[Executor | None]:
-    """Worker processes, or none where one process does."""
-    if workers <= 1:
-        yield None
+def _each(crew: Crew, work: Path, report: Progress, stage: str, parts: Sequence[Part]) -> Iterator[int]:
+    """The results of a stage's parts, in their order."""
+    if not parts:
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as crew:
-        yield crew
-
-
-def _each(
-    crew: Executor | None,
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    report: Callable[[int, int], None],
-) -> Iterator[Result]:
-    """The results of a function over tasks, in their order."""
-    results = map(function, tasks) if crew is None else crew.map(function, tasks)
-    report(0, len(tasks))
-    for done, result in enumerate(results, 1):
-        report(done, len(tasks))
+    report(stage, 0, len(parts))
+    for done, result in enumerate(crew(stage, work, parts), 1):
+        report(stage, done, len(parts))
         yield result
 
 

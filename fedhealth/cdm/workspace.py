@@ -104,6 +104,10 @@ def read_plan(work: Path) -> Plan:
     return Plan.model_validate_json((work / "plan.json").read_bytes())
 
 
+_SILENT = "SET enable_progress_bar = false"
+"""For a session: else a query of seconds draws a bar on standard output."""
+
+
 @contextmanager
 def step(work: Path, *, time_zone: str, threads: int = 1) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB of one step's own, in memory, that spills into the working folder.
@@ -112,6 +116,7 @@ def step(work: Path, *, time_zone: str, threads: int = 1) -> Iterator[duckdb.Duc
       DataError: DuckDB fails; what it says quotes values, and is not passed on.
     """
     with _kept_quiet(), _open(work, time_zone, threads) as database:
+        database.execute(_SILENT)
         yield database
 
 
@@ -122,6 +127,7 @@ def block_step(work: Path, *, time_zone: str) -> Iterator[duckdb.DuckDBPyConnect
     The rows of a query come in the order of their source. Only what is TEMP vanishes with the session.
     """
     with _kept_quiet(), _open_once(work, time_zone).cursor() as database:
+        database.execute(_SILENT)
         yield database
 
 

@@ -39,6 +39,7 @@ def build_rows(cdm_dir: Path, study: Study, *, site_secret: bytes) -> tuple[Rows
     """
     try:
         with duckdb.connect(":memory:", config={"threads": 1}) as database:
+            database.execute("SET enable_progress_bar = false")
             open_cdm(database, Path(cdm_dir))
             load_values(database)
             attrition = select_cohort(database, study)

@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from fedhealth.cdm import Accounting, Progress, harmonize
+from fedhealth.cdm import Accounting, Crew, Progress, harmonize
 from fedhealth.config import FhirValidation
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import Quality, QualitySeverity
@@ -22,6 +22,7 @@ def harmonise_site(
     validate: FhirValidation = "sample",
     progress: Progress | None = None,
     workers: int = 1,
+    crew: Crew | None = None,
 ) -> Accounting:
     """Convert a site's FHIR data to its CDM; what was derived from an older load is dropped.
 
@@ -41,6 +42,7 @@ def harmonise_site(
         verdicts=folder.path / "verdicts",
         progress=progress,
         workers=workers,
+        crew=crew,
     )
 
 

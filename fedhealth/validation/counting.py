@@ -91,6 +91,7 @@ class CdmReader:
             ":memory:",
             config={"threads": 2, "memory_limit": _MEMORY, "temp_directory": self._spill.name},
         )
+        self._db.execute("SET enable_progress_bar = false")
 
     def __enter__(self) -> "CdmReader":
         return self

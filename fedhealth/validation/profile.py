@@ -60,6 +60,7 @@ def profile_cdm(cdm_dir: Path) -> Profile:
     """
     try:
         with duckdb.connect(":memory:", config={"threads": 1}) as database:
+            database.execute("SET enable_progress_bar = false")
             for name in _NEEDED:
                 _open(database, cdm_dir, name)
             for view in VIEWS:

@@ -1,9 +1,12 @@
 """A site's data steps; folders come from the worker's environment, results are counts and codes."""
 
 import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger, task, unmapped
 
+from fedhealth.cdm import Part, run_part
 from fedhealth.config import FhirValidation
 from fedhealth.rounds.boundary import at_the_boundary
 from fedhealth.rounds.site_environment import (
@@ -13,6 +16,19 @@ from fedhealth.rounds.site_environment import (
 )
 from fedhealth.rounds.site_load import harmonise_site, validate_site
 from tasks.policies import ONCE
+
+
+@task(task_run_name="{stage} {part}", **ONCE)
+@at_the_boundary
+def harmonise_part(stage: str, work: str, part: Part) -> int:
+    """One part of a harmonisation, wherever the flow's task runner puts it: there, too, the environment names the site."""
+    return run_part(stage, Path(work), part, site_secret=secrets_from_environment(os.environ).site_secret)
+
+
+def _mapped(stage: str, work: Path, parts: Sequence[Part]) -> Iterator[int]:
+    """A crew: the parts as mapped tasks of the flow."""
+    futures = harmonise_part.map(unmapped(stage), unmapped(str(work)), list(parts))
+    return (future.result() for future in futures)
 
 
 @task(task_run_name="harmonise", **ONCE)
@@ -27,6 +43,7 @@ def harmonise(validate: FhirValidation) -> int:
         site_map=site_map,
         site_secret=secrets_from_environment(os.environ).site_secret,
         validate=validate,
+        crew=_mapped,
     )
     get_run_logger().info("harmonised %s resource types", len(accounting.resources))
     return len(accounting.resources)
