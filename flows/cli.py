@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 study_app = typer.Typer(no_args_is_help=True, help="Run a study.")
 audit_app = typer.Typer(no_args_is_help=True, help="Prove what happened.")
+export_app = typer.Typer(no_args_is_help=True, help="Hand a CDM on, inside the hospital.")
 app.add_typer(study_app, name="study")
+app.add_typer(export_app, name="export")
 app.add_typer(audit_app, name="audit")
 
 
@@ -91,6 +93,23 @@ def synth(
         )
     command = f"fedhealth study run STUDY.yaml --consortium {quote(str(out / 'consortium.yaml'))}"
     Console().print(f"{hospitals} hospitals in {out}; next: {command}", soft_wrap=True, markup=False)
+
+
+@export_app.command("meds")
+def export_meds(
+    cdm: Path = typer.Option(..., help="Folder that harmonize wrote."),
+    out: Path = typer.Option(..., help="Folder to write: data/*.parquet and metadata/."),
+    json_file: JsonFile = None,
+) -> None:
+    """Write a CDM as a MEDS dataset: every event of every patient, so it stays inside the hospital."""
+    from fedhealth.cdm.meds import export_meds as export
+
+    counts = export(cdm, out)
+    _write_json(json_file, counts.to_json())
+    table = Table("from", "events", title=f"{counts.subjects} subjects in {counts.shards} shards")
+    for origin, n in counts.events.items():
+        table.add_row(origin, str(n))
+    Console().print(table)
 
 
 @app.command()

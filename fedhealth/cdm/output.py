@@ -25,9 +25,16 @@ def replacing(folder: Path) -> Iterator[Path]:
     Raises:
       ConfigError: ``folder`` is there and is no CDM folder of ours.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_own(folder))):
+    with replacing_any(folder, own=_OWN) as fresh:
+        yield fresh
+
+
+@contextmanager
+def replacing_any(folder: Path, *, own: tuple[str, ...]) -> Iterator[Path]:
+    """Like ``replacing``, for a folder that is ours if it has the files ``own``."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_own(folder, own))):
         raise ConfigError(
-            f"{folder} holds something else than a harmonised CDM", "name an empty or a new folder"
+            f"{folder} holds something else than an earlier result", "name an empty or a new folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -39,8 +46,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         os.rename(fresh, folder)
 
 
-def _is_own(folder: Path) -> bool:
-    return all((folder / name).exists() for name in _OWN)
+def _is_own(folder: Path, own: tuple[str, ...]) -> bool:
+    return all((folder / name).exists() for name in own)
 
 
 def write_tables(database: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
