@@ -9,6 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -272,13 +273,14 @@ class CoordinatorNode:
         return states
 
     def quality(self, run: str) -> dict[str, Quality]:
-        """What each site told of its data's quality; sites that told nothing are absent."""
+        """What each site told of its data's quality; sites that told nothing, or nothing that can be read, are absent."""
         told = {}
         for site in self.board.roster.sites:
             key = site_key(run, 0, site, "quality")
             if self.board.exists(key):
-                opened = self.board.read(key, kind="quality", sender=site, role="site", run=run, round=0)
-                told[site] = Quality.from_bytes(opened.payload)
+                with suppress(ProtocolError):  # it informs reviewers: it may not cost the run its model
+                    opened = self.board.read(key, kind="quality", sender=site, role="site", run=run, round=0)
+                    told[site] = Quality.from_bytes(opened.payload)
         return told
 
     def privacy_of(self, run: str) -> PrivacySpent:

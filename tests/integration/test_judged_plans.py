@@ -8,7 +8,7 @@ import pytest
 from simulator.network import SITES, TIMEOUTS, Network, make_study
 
 from fedhealth.errors import ProtocolError
-from fedhealth.rounds.objects import address_of, sum_key
+from fedhealth.rounds.objects import Quality, address_of, site_key, sum_key
 from fedhealth.secagg.plan import threshold_for
 
 FOUR = (*SITES, "hospital-04")
@@ -115,3 +115,17 @@ def test_a_site_whose_declared_size_changed_sits_out(tmp_path):
     node.open_round("run-1", 1)
     assert network.node("hospital-02").answer("run-1", 1) == "abstained"
     assert node._answer_of("run-1", 1, "hospital-02").reason == "declaration_changed"
+
+
+def test_what_sites_tell_of_their_data_is_read_and_a_spoilt_word_is_left_out(tmp_path):
+    network, _, _ = opened(tmp_path, ready=())
+    told = Quality(passed={"fatal": 3}, failed={"fatal": 0}, failed_checks=("person/cdmTable",))
+    for site in SITES:
+        node = network.node(site)
+        node._post_site(node._manifest("run-1", 0), "quality", told.to_bytes())
+    assert network.coordinator.quality("run-1") == dict.fromkeys(SITES, told)
+    key = network.folder / "exchange" / site_key("run-1", 0, SITES[0], "quality")
+    posted = key.read_bytes()
+    key.unlink()
+    key.write_bytes(posted[:-1] + bytes([posted[-1] ^ 1]))
+    assert network.coordinator.quality("run-1") == dict.fromkeys(SITES[1:], told)
