@@ -126,6 +126,7 @@ def harmonize(
     from fedhealth.cdm import harmonize as convert
     from fedhealth.fhir.files import find_files
     from fedhealth.identity import SiteSecrets
+    from fedhealth.validation.losses import find_losses
     from flows.progress import stages
 
     find_files(fhir)
@@ -155,6 +156,11 @@ def harmonize(
             _reasons(counts.quarantined),
         )
     Console().print(table)
+    if losses := find_losses(accounting):
+        named = ", ".join(loss.code for loss in losses)
+        Console().print(
+            f"more was lost than exceptions: {named}; the account and private/ say where", markup=False
+        )
 
 
 @app.command()

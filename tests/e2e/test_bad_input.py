@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -200,3 +201,16 @@ def test_one_class_in_the_whole_consortium_is_refused_by_the_study(place, data):
 def test_debug_shows_the_traceback(place):
     result = run(place, "--debug", "harmonize", "--fhir", "nowhere", "--cdm", "cdm")
     assert "Traceback" in result.stderr
+
+
+def test_what_was_lost_beyond_exceptions_is_named_on_screen(place, data):
+    source = data / "hospital-01" / "fhir"
+    options = ("--fhir", "twice", "--cdm", "twice-cdm", "--site-map", str(source.with_name("site-map")))
+    shutil.copytree(source, place / "twice")
+    clean = run(place, "harmonize", *options)
+    assert clean.returncode == 0, clean.stderr
+    assert "more was lost" not in clean.stdout
+    shutil.copy(source / "Observation.ndjson", place / "twice" / "again.ndjson")
+    result = run(place, "harmonize", *options)
+    assert result.returncode == 0, result.stderr
+    assert "losses/Observation/duplicate" in result.stdout.replace("\n", "")
