@@ -203,8 +203,9 @@ def test_debug_shows_the_traceback(place):
     assert "Traceback" in result.stderr
 
 
-def test_what_was_lost_beyond_exceptions_is_named_on_screen(place, data):
-    source = data / "hospital-01" / "fhir"
+def test_what_was_lost_beyond_exceptions_is_named_on_screen(place):
+    write_consortium(place / "fresh", hospitals=1, patients=60, seed=5)
+    source = place / "fresh" / "hospital-01" / "fhir"
     options = ("--fhir", "twice", "--cdm", "twice-cdm", "--site-map", str(source.with_name("site-map")))
     shutil.copytree(source, place / "twice")
     clean = run(place, "harmonize", *options)
