@@ -143,7 +143,12 @@ class Deployed:
         )
 
     def post(self, path, body=None):
-        answer = httpx.post(f"{self.url}{path}", json=body or {}, timeout=30)
+        """Ask as Prefect's own client does: again while the server's SQLite is locked (503)."""
+        for pause in (1, 2, 4, 8, 0):
+            answer = httpx.post(f"{self.url}{path}", json=body or {}, timeout=60)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(pause)
         answer.raise_for_status()
         return answer.json()
 
