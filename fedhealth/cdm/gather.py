@@ -65,7 +65,8 @@ def _view_none(database: duckdb.DuckDBPyConnection, name: str) -> None:
 _LOSERS = """
 INSERT INTO loser
 SELECT seq, '{name}', 'excluded', 'duplicate', '{name}' FROM (
-    SELECT seq, row_number() OVER (PARTITION BY id ORDER BY updated DESC NULLS LAST, version DESC NULLS LAST, {content}) AS rank
+    SELECT seq, row_number() OVER (
+        PARTITION BY id ORDER BY at_end(updated) DESC NULLS LAST, version DESC NULLS LAST, {content}) AS rank
     FROM s_{name} ANTI JOIN loser USING (seq)
     WHERE key IN (SELECT key FROM s_{name} GROUP BY key HAVING count(*) > 1)) WHERE rank > 1
 """

@@ -76,7 +76,8 @@ def _drug(name: str, kind: int) -> str:
 SELECT seq, key AS drug_exposure_id, person_id, coalesce(kept.concept_id, 0) AS drug_concept_id,
        day AS drug_exposure_start_date, time AS drug_exposure_start_datetime,
        greatest(coalesce(end_day, day), day) AS drug_exposure_end_date,
-       CASE WHEN end_day IS NULL THEN time ELSE greatest(end_time, time) END AS drug_exposure_end_datetime,
+       CASE WHEN end_day IS NULL THEN time WHEN end_time IS NOT NULL THEN greatest(end_time, time) END
+       AS drug_exposure_end_datetime,
        {kind} AS drug_type_concept_id, quantity, CASE WHEN r.json IS NOT NULL THEN 0 END AS route_concept_id,
        visit_id AS visit_occurrence_id, code_value AS drug_source_value, r.source_value AS route_source_value,
        dose_unit AS dose_unit_source_value, link, '{name}/' || id AS ref

@@ -156,15 +156,27 @@ def _find_roots(database: duckdb.DuckDBPyConnection) -> None:
         "part_of_cycle",
         "ref IN (SELECT ref FROM root WHERE depth >= 8)",
     )
-    reject(
-        database,
-        "Encounter",
-        "quarantined",
-        "dangling_part_of",
-        "partOf.reference IS NOT NULL AND ref IN (SELECT ref FROM stay JOIN root USING (ref) WHERE depth = 0 AND is_icu)",
-    )
-    database.execute("DELETE FROM stay WHERE seq IN (SELECT seq FROM rejected)")
+    _leave(database)
+    lost = "SELECT ref FROM stay JOIN root USING (ref) WHERE depth = 0 AND is_icu"
+    while True:  # what goes may leave more intensive care in nothing
+        reject(
+            database,
+            "Encounter",
+            "quarantined",
+            "dangling_part_of",
+            f"partOf.reference IS NOT NULL AND ref IN ({lost})",
+        )
+        if not _leave(database):
+            return
+
+
+def _leave(database: duckdb.DuckDBPyConnection) -> bool:
+    """Take the rejected encounters out of ``stay`` and find the roots anew; whether there were any."""
+    left = database.execute(
+        "DELETE FROM stay WHERE seq IN (SELECT seq FROM rejected) RETURNING seq"
+    ).fetchall()
     database.execute(_ROOTS)
+    return bool(left)
 
 
 def outermost_stays(database: duckdb.DuckDBPyConnection) -> None:
@@ -231,8 +243,9 @@ FROM stay s JOIN root ON root.ref = s.ref AND depth > 0 JOIN visit ON visit.ref 
 PERSON_DEATH = f"""
 CREATE TABLE out_death AS
 WITH stated AS (SELECT person_id, deceasedDateTime AS text, deceasedBoolean AS flag FROM patient),
-     left_dead AS (SELECT person_id, min(end_date) AS day, min(moment(end_text)) AS at FROM visit
-                   WHERE discharged_to = {DISCHARGED_EXPIRED} AND NOT is_open GROUP BY person_id)
+     left_dead AS (SELECT person_id, end_date AS day, moment(end_text) AS at FROM visit
+                   WHERE discharged_to = {DISCHARGED_EXPIRED} AND NOT is_open
+                   QUALIFY row_number() OVER (PARTITION BY person_id ORDER BY ended, key) = 1)
 SELECT person_id, coalesce(l.day, day_of(text)) AS death_date,
        CASE WHEN l.day IS NOT NULL THEN l.at ELSE moment(text) END AS death_datetime,
        {TYPE_EHR} AS death_type_concept_id, NULL::INTEGER AS cause_concept_id,

@@ -169,7 +169,7 @@ def _ordered(path: str, period: str, *, apart: bool) -> list[Verdict]:
     """
     start, end = f"{period}.start", f'{period}."end"'
     timed = f"length({start}) > 10 AND length({end}) > 10"
-    zoned = "try_cast({} AS TIMESTAMPTZ)"
+    zoned = "moment({})"  # a time without an offset is in the site's zone
     common = f"least(length({start}), length({end}), 10)"
     first, last = f"left({start}, {common})", f"left({end}, {common})"
     present = f"CASE WHEN {start} IS NOT NULL AND {end} IS NOT NULL THEN {{}} END"

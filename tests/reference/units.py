@@ -83,12 +83,29 @@ FEATURE = {
 KEPT_IN = {concept_id: concept.unit for concept_id, concept in MEASUREMENTS.items()}
 EXACT = {unit for known in SAME_KIND.values() for unit in known}
 
-PLAUSIBLE = {
-    "temperature": {"Cel": (32, 42), "[degF]": (89.6, 107.6)},
-    "heart_rate": {"/min": (30, 220)},
-    "weight": {"kg": (2, 300), "[lb_av]": (2 / 0.45359237, 300 / 0.45359237)},
+PLAUSIBLE = """
+heart_rate 30 220; systolic_bp 50 250; diastolic_bp 20 160; mean_bp 30 190; respiratory_rate 4 60; temperature 32 42
+spo2 50 100; glucose 30 800; creatinine 0.2 20; urea_nitrogen 2 180; sodium 110 180; potassium 1.5 9
+chloride 70 140; bicarbonate 5 50; haemoglobin 3 22; white_blood_cells 0.1 100; platelets 5 1500; calcium 4 16
+lactate 0.2 25; urine_output 0 3000; weight 2 300; height 40 230; haematocrit 10 70
+"""
+"""By feature, where a value lies in the unit that is kept."""
+
+RANGES = [entry for line in PLAUSIBLE.strip().splitlines() for entry in line.split(";")]
+
+REPORTED_IN = {
+    "Cel": ("Cel", "[degF]"),
+    "mm[Hg]": ("mm[Hg]", "kPa"),
+    "%": ("%", "1"),
+    "g/dL": ("g/dL", "g/L"),
+    "mg/dL": ("mg/dL", "mmol/L"),
+    "10*3/uL": ("10*3/uL", "/uL"),
+    "kg": ("kg", "[lb_av]"),
+    "cm": ("cm", "m", "[in_i]"),
+    "creatinine": ("mg/dL", "umol/L"),
+    "lactate": ("mmol/L", "mg/dL"),
 }
-"""Where a value without a unit may lie for that unit to be inferred; of the features that are tried here."""
+"""By feature or else by the unit that is kept, the units in which hospitals report; others in the kept one alone."""
 
 
 def ucum(spelling):
@@ -153,4 +170,10 @@ def conversion(concept_id, number, quantity, *, site_map, infer):
 
 def plausible(concept_id):
     """By unit, where a value of the concept lies."""
-    return PLAUSIBLE.get(FEATURE[concept_id], {})
+    feature, kept_in = FEATURE[concept_id], KEPT_IN[concept_id]
+    ranges = {name: (float(low), float(high)) for name, low, high in map(str.split, RANGES)}
+    found = {}
+    for unit in REPORTED_IN.get(feature) or REPORTED_IN.get(kept_in, (kept_in,)):
+        factor, shift = factors(concept_id)[unit]
+        found[unit] = tuple((end - shift) / factor for end in ranges[feature])
+    return found

@@ -149,3 +149,10 @@ def test_another_secret_gives_other_ids_to_everybody(load):
 def test_a_reload_keeps_every_id(load):
     resources = [patient("ada"), encounter("stay"), pulse()]
     assert load(resources).digests() == load(resources).digests()
+
+
+def test_intensive_care_inside_intensive_care_in_nothing_is_quarantined_too(load):
+    lost = encounter("unit", **ACUTE, partOf={"reference": "Encounter/gone"})
+    bed = encounter("bed", **ACUTE, partOf={"reference": "Encounter/unit"})
+    loaded = load([patient("ada"), lost, bed])
+    assert loaded.reasons("Encounter") == {"quarantined:dangling_part_of": 2}
