@@ -45,7 +45,7 @@ _VALUED = """
 CREATE OR REPLACE TEMP TABLE valued AS
 SELECT i.* REPLACE (coalesce(f.factor, i.factor) AS factor, coalesce(f.shift, i.shift) AS shift,
                     CASE WHEN number IS NULL THEN NULL WHEN f.seq IS NOT NULL THEN 'inferred' ELSE state END AS state),
-       value_code.source_value AS value_coded,
+       value_code.source_value AS value_coded, value_code.concept_id AS value_concept,
        number IS NOT NULL AND f.seq IS NULL AND i.state IN ('unit', 'unit_missing') AS is_lost,
        i.concept_id <> 0 OR number IS NOT NULL OR is_clinical AS is_measurement
 FROM item i LEFT JOIN inferred f ON f.seq = i.seq AND f.n = i.n LEFT JOIN coded_value value_code ON value_code.json = coding

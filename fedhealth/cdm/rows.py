@@ -78,7 +78,7 @@ SELECT seq, key AS drug_exposure_id, person_id, coalesce(kept.concept_id, 0) AS 
        greatest(coalesce(end_day, day), day) AS drug_exposure_end_date,
        CASE WHEN end_day IS NULL THEN time WHEN end_time IS NOT NULL THEN greatest(end_time, time) END
        AS drug_exposure_end_datetime,
-       {kind} AS drug_type_concept_id, quantity, CASE WHEN r.json IS NOT NULL THEN 0 END AS route_concept_id,
+       {kind} AS drug_type_concept_id, quantity, r.concept_id AS route_concept_id,
        visit_id AS visit_occurrence_id, code_value AS drug_source_value, r.source_value AS route_source_value,
        dose_unit AS dose_unit_source_value, link, '{name}/' || id AS ref
 FROM kept LEFT JOIN coded_route r ON r.json = route
@@ -93,7 +93,7 @@ SELECT seq, key AS measurement_id, person_id, concept_id AS measurement_concept_
        time AS measurement_datetime, {TYPE_EHR} AS measurement_type_concept_id,
        {_OPERATORS} AS operator_concept_id,
        CASE WHEN NOT is_lost THEN number * factor + shift END AS value_as_number,
-       CASE WHEN value_coded IS NOT NULL THEN 0 END AS value_as_concept_id,
+       value_concept AS value_as_concept_id,
        CASE WHEN number IS NULL THEN NULL WHEN is_lost THEN 0 ELSE unit_concept_id END AS unit_concept_id,
        CASE WHEN number IS NOT NULL AND NOT is_lost THEN low * factor + shift END AS range_low,
        CASE WHEN number IS NOT NULL AND NOT is_lost THEN high * factor + shift END AS range_high,
@@ -107,7 +107,7 @@ _OBSERVATION = f"""
 SELECT seq, key AS observation_id, person_id, concept_id AS observation_concept_id, day AS observation_date,
        time AS observation_datetime, {TYPE_EHR} AS observation_type_concept_id, NULL::DOUBLE AS value_as_number,
        coalesce(value_coded, flag::VARCHAR) AS value_as_string,
-       CASE WHEN value_coded IS NOT NULL THEN 0 END AS value_as_concept_id, visit_id AS visit_occurrence_id,
+       value_concept AS value_as_concept_id, visit_id AS visit_occurrence_id,
        code_value AS observation_source_value, link, 'Observation/' || id AS ref
 FROM valued WHERE NOT is_measurement
 """

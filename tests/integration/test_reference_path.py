@@ -463,9 +463,29 @@ SETTINGS = {
 }
 
 
+OWN_CODES = {
+    "resourceType": "ConceptMap",
+    "group": [
+        {
+            "source": source,
+            "target": "https://fhir-terminology.ohdsi.org",
+            "element": [{"code": code, "target": [{"code": concept, "equivalence": "equivalent"}]}],
+        }
+        for source, code, concept in (
+            ("urn:house", "po", "4132161"),
+            (SNOMED, "3", "4146380"),
+            (SNOMED, "266919005", "4144272"),
+        )
+    ],
+}
+"""Codes of a route and of values that a site takes to concepts itself."""
+
+
 @pytest.mark.parametrize(("name", "site"), list(product(SPITE, SETTINGS)))
 def test_the_two_paths_agree_on_spiteful_resources(tmp_path, name, site):
     folder = tmp_path / "map"
     folder.mkdir()
     (folder / "site.yaml").write_text(yaml.safe_dump(SETTINGS[site]))
+    if site == "berlin":
+        (folder / "codes.json").write_text(json.dumps(OWN_CODES))
     both(tmp_path, {"all.ndjson": spiteful(name)}, site_map=folder)
