@@ -7,6 +7,9 @@ from typing import Literal
 FhirValidation = Literal["all", "sample", "off"]
 """How many resources fhir.resources checks: all, about 200 per type, or none."""
 
+Profile = Literal["local-only", "limited-dataset", "safe-harbor"]
+"""How a CDM is de-identified: dates as they are, moved by one offset a person, or years and relative times alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:

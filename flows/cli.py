@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedhealth.config import FhirValidation
+from fedhealth.config import FhirValidation, Profile
 from fedhealth.errors import ConfigError, FedHealthError, PolicyError
 
 app = typer.Typer(
@@ -119,11 +119,13 @@ def harmonize(
     site_map: Path | None = typer.Option(None, help="Folder with ConceptMap JSON and site.yaml."),
     site: str = "site",
     validate: Validate = "sample",
+    profile: Profile | None = typer.Option(None, help="How dates are de-identified; else as site.yaml says."),
     workers: int = typer.Option(1, min=1, help="Processes that share the work."),
     json_file: JsonFile = None,
 ) -> None:
     """Convert a hospital's FHIR R4 to OMOP 5.4, with nothing lost: read = loaded + excluded + quarantined."""
     from fedhealth.cdm import harmonize as convert
+    from fedhealth.cdm.record import read_record
     from fedhealth.fhir.files import find_files
     from fedhealth.identity import SiteSecrets
     from fedhealth.validation.losses import find_losses
@@ -140,6 +142,7 @@ def harmonize(
             site_secret=secrets.site_secret,
             validate=validate,
             verdicts=cdm.parent / f".{cdm.name}.keys",
+            profile=profile,
             workers=workers,
             progress=show,
         )
@@ -156,6 +159,8 @@ def harmonize(
             _reasons(counts.quarantined),
         )
     Console().print(table)
+    for warning in read_record(cdm).warnings:
+        Console().print(f"warning: {warning}", markup=False)
     if losses := find_losses(accounting):
         named = ", ".join(loss.code for loss in losses)
         Console().print(

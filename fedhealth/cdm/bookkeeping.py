@@ -82,8 +82,23 @@ def _unmapped() -> str:
     )
 
 
+_SHOWN_UNMAPPED = """
+SELECT split_part(value, '|', 1) AS system, substr(value, strpos(value, '|') + 1) AS code, unit, sum(n)::BIGINT AS n
+FROM (SELECT coalesce(c.shown, system || '|' || code) AS value, coalesce(u.shown, unit) AS unit, n FROM private_unmapped
+      LEFT JOIN hidden c ON c.kind = 'code' AND c.value = system || '|' || code
+      LEFT JOIN hidden u ON u.kind = 'unit' AND u.value = unit)
+GROUP BY value, unit ORDER BY n DESC, system, code, unit
+"""
+"""What of ``private_unmapped`` may stand in the account: codes and units as the CDM shows them."""
+
+
 def account_run(
-    database: duckdb.DuckDBPyConnection, site: str, *, total: int, tables: dict[str, int]
+    database: duckdb.DuckDBPyConnection,
+    site: str,
+    *,
+    total: int,
+    tables: dict[str, int],
+    dropped: frozenset[tuple[str, str]] = frozenset(),
 ) -> Accounting:
     """The account, from counts that the steps made apart: of inputs, of rows, and of what was left out."""
     read = _counts(database, "SELECT name, sum(n)::BIGINT FROM all_tally WHERE what = 'read' GROUP BY name")
@@ -114,9 +129,7 @@ def account_run(
         findings=account_findings(database),
         unmapped=[
             Unmapped(system=system, code=code or "", unit=unit or "", n=n)
-            for system, code, unit, n in database.execute(
-                "SELECT system, code, unit, n FROM private_unmapped ORDER BY n DESC, system, code, unit"
-            ).fetchall()
+            for system, code, unit, n in database.execute(_SHOWN_UNMAPPED).fetchall()
         ],
         seconds={},
     )

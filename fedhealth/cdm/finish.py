@@ -12,8 +12,11 @@ import duckdb
 from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting
 from fedhealth.cdm.bookkeeping import account_run, describe_source, trace_rows
-from fedhealth.cdm.output import write_private, write_record, write_tables
-from fedhealth.cdm.rows import EVENT_TABLES, latest_day, write_people, write_periods
+from fedhealth.cdm.output import write_private, write_tables
+from fedhealth.cdm.profiles import deidentification_of, follow, move_people
+from fedhealth.cdm.record import describe, write_record
+from fedhealth.cdm.rows import EVENT_TABLES, find_lived, latest_day, write_people, write_periods
+from fedhealth.cdm.source_codes import hide_rare_sources
 from fedhealth.cdm.staged import TIMES
 from fedhealth.cdm.tables import TABLES
 from fedhealth.cdm.visits import write_visits
@@ -29,13 +32,14 @@ _LOADED = (
 )
 
 
-def finish(work: Path, folder: Path, *, total: int, threads: int = 1) -> Accounting:
+def finish(work: Path, folder: Path, *, total: int, site_secret: bytes, threads: int = 1) -> Accounting:
     """Write the CDM of a mapped working folder into ``folder``.
 
     Args:
       work: the working folder.
       folder: an empty folder.
       total: how many lines and entries the scans read.
+      site_secret: 32 bytes; under them dates move.
       threads: DuckDB threads.
 
     Returns:
@@ -47,23 +51,34 @@ def finish(work: Path, folder: Path, *, total: int, threads: int = 1) -> Account
     plan = read_plan(work)
     mapped = plan.mapped()
     digest = hashlib.sha256((shipped_digest() + mapped.digest).encode()).hexdigest()
-    with step(work, time_zone=mapped.settings.time_zone, threads=threads) as database:
+    settings = mapped.settings
+    how = deidentification_of(mapped, plan.profile)
+    with step(work, time_zone=settings.time_zone, threads=threads) as database:
         for name in _LOADED:
             database.execute(f"CREATE TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet'")
         _view_rows(database, work)
         _view_left(database, work, plan)
-        extract = mapped.settings.extract_date or latest_day(database)
-        write_visits(database, extract)
+        extract = settings.extract_date or latest_day(database)
         write_people(database)
-        write_periods(database, extract)
+        find_lived(database)
+        follow(database, how.profile, extract)
+        write_visits(database)
+        write_periods(database)
         describe_source(database, plan.site, extract, digest)
-        tables = write_tables(database, folder)
+        move_people(database, how, site_secret=site_secret)
+        hidden = hide_rare_sources(database, mapped)
+        tables = write_tables(database, folder, how, hidden=hidden)
         trace_rows(database)
         write_private(database, folder)
-        write_record(
-            folder, site=plan.site, map_digest=digest, software_version=__version__, recorded=extract
+        record = describe(
+            how,
+            site=plan.site,
+            map_digest=digest,
+            software_version=__version__,
+            recorded=extract.isoformat() if how.profile == "local-only" else str(extract.year),
         )
-        return account_run(database, plan.site, total=total, tables=tables)
+        write_record(folder, record)
+        return account_run(database, plan.site, total=total, tables=tables, dropped=how.dropped)
 
 
 def _view_rows(database: duckdb.DuckDBPyConnection, work: Path) -> None:

@@ -1,19 +1,20 @@
 """Write a CDM folder all at once: into a folder beside it, renamed when everything is there."""
 
-import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 
 import duckdb
 
+from fedhealth.cdm.anonymizer import empty_value
+from fedhealth.cdm.profiles import Deidentification, has_moved, moved_column
+from fedhealth.cdm.record import RECORD
 from fedhealth.cdm.tables import PRIVATE_TABLES, TABLES, VISIT_EXTRA, Table
 from fedhealth.errors import ConfigError
 
-_OWN = ("accounting.json", "deidentification.json")
+_OWN = ("accounting.json", RECORD)
 
 
 @contextmanager
@@ -50,24 +51,49 @@ def _is_own(folder: Path, own: tuple[str, ...]) -> bool:
     return all((folder / name).exists() for name in own)
 
 
-def write_tables(database: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
-    """Write every ``out_<table>`` as Parquet, ordered by person and key; returns rows per table.
+def write_tables(
+    database: duckdb.DuckDBPyConnection,
+    folder: Path,
+    how: Deidentification,
+    *,
+    hidden: Mapping[tuple[str, str], str],
+) -> dict[str, int]:
+    """Write every ``out_<table>`` as Parquet, de-identified and ordered by person and key; returns rows per table.
 
     Guarantees: the same rows give the same bytes, whatever order they came in.
+
+    Args:
+      database: with the out tables and, for a profile that moves dates, ``moved``.
+      folder: where the files go.
+      how: what is done to dates, and what is dropped.
+      hidden: by table and column, the table (value, shown) of source values that may not stay.
     """
     # what DuckDB knows of its sources, such as "never null", would show in the bytes
     database.execute("SET disabled_optimizers = 'statistics_propagation'")
     rows = {}
     for table in (*TABLES.values(), VISIT_EXTRA):
-        rows[table.name] = _copy(database, _select(table), folder / f"{table.name}.parquet")
+        rows[table.name] = _copy(database, _select(table, how, hidden), folder / f"{table.name}.parquet")
     return rows
 
 
-def _select(table: Table) -> str:
-    columns = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in table.columns)
-    by_key = "person_id, " if "person_id" in table.column_names else ""
-    order = by_key + table.key if table.key else "ALL"
-    return f"SELECT {columns} FROM out_{table.name} ORDER BY {order}"
+def _select(table: Table, how: Deidentification, hidden: Mapping[tuple[str, str], str]) -> str:
+    columns, joins = [], []
+    for column in table.columns:
+        shown = moved_column(table, column, how.profile)
+        if (table.name, column.name) in how.dropped:
+            shown = empty_value(table.name, column.name)
+        elif (table.name, column.name) in hidden:
+            other = f"h_{column.name}"
+            joins.append(
+                f"LEFT JOIN {hidden[table.name, column.name]} {other} ON {other}.value = t.{column.name}"
+            )
+            shown = f"coalesce({other}.shown, {shown})"
+        columns.append(f"({shown})::{column.type} AS {column.name}")
+    if has_moved(table, how.profile):
+        joins.append("LEFT JOIN moved m ON m.person_id = t.person_id")
+    by_key = "t.person_id, " if "person_id" in table.column_names else ""
+    order = by_key + f"t.{table.key}" if table.key else "ALL"
+    return f"SELECT {', '.join(columns)} FROM out_{table.name} t {' '.join(joins)} ORDER BY {order}"
 
 
 def _copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
@@ -83,18 +109,3 @@ def write_private(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
     for name, columns in PRIVATE_TABLES.items():
         selected = ", ".join(f"{column}::{kind} AS {column}" for column, kind in columns)
         _copy(database, f"SELECT {selected} FROM private_{name} ORDER BY ALL", private / f"{name}.parquet")
-
-
-def write_record(folder: Path, *, site: str, map_digest: str, software_version: str, recorded: date) -> None:
-    """Write the de-identification record, without which no training takes the CDM."""
-    record = {
-        "schema_version": 1,
-        "site": site,
-        "profile": "local-only",
-        "keys": "BLAKE2b, 63 bits, per-site secret",
-        "not_loaded": ["names", "contacts", "addresses", "identifiers", "narrative", "notes", "free text"],
-        "map_digest": map_digest,
-        "software_version": software_version,
-        "recorded": recorded.isoformat(),
-    }
-    (folder / "deidentification.json").write_text(json.dumps(record, indent=2) + "\n")

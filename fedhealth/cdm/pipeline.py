@@ -16,7 +16,7 @@ from fedhealth.cdm.gather import gather
 from fedhealth.cdm.output import replacing
 from fedhealth.cdm.validating import remember_verdicts, validation_tasks
 from fedhealth.cdm.workspace import close_blocks, saved, step, write_plan
-from fedhealth.config import FhirValidation
+from fedhealth.config import FhirValidation, Profile
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.fhir.resources import UNKNOWN
 
@@ -45,6 +45,7 @@ def harmonize(
     site_secret: bytes,
     validate: FhirValidation = "sample",
     verdicts: Path | None = None,
+    profile: Profile | None = None,
     progress: Progress | None = None,
     workers: int = 1,
     crew: Crew | None = None,
@@ -64,6 +65,7 @@ def harmonize(
       validate: which resources are checked against the R4B models: all, about 200 per type, or none.
       verdicts: a private folder beside the CDM where verdicts of ``all`` are remembered by digest, so that
         the next run validates only what changed.
+      profile: how the CDM is de-identified; what ``site.yaml`` says if it is not given.
       progress: called with a stage (read, validate, map), how many of its parts are done, and of how many.
       workers: processes that share the parts, and threads of what is done once.
       crew: who does the parts instead.
@@ -84,7 +86,15 @@ def harmonize(
     report = progress or (lambda stage, done, of: None)
     with replacing(cdm_dir) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         work = Path(scratch)
-        plan = write_plan(work, fhir_dir, site=site, site_map=site_map, validate=validate, verdicts=verdicts)
+        plan = write_plan(
+            work,
+            fhir_dir,
+            site=site,
+            site_map=site_map,
+            validate=validate,
+            verdicts=verdicts,
+            profile=profile,
+        )
         hired = local_crew(min(workers, len(plan.parts)), site_secret=site_secret)
         with nullcontext(crew) if crew else hired as at_work:
             do = partial(_each, at_work, work, report)
@@ -99,7 +109,7 @@ def harmonize(
                 sum(do("map", scanned_blocks(work)))
         close_blocks()
         with clock.stage("write"):
-            account = finish(work, folder, total=total, threads=workers)
+            account = finish(work, folder, total=total, site_secret=site_secret, threads=workers)
         _refuse_empty(account)
         if verdicts is not None:
             remember_verdicts(work, verdicts)

@@ -14,6 +14,7 @@ from fedhealth.vocabulary.concepts import (
     GENDER_FEMALE,
     GENDER_MALE,
     GENDER_OTHER,
+    NOT_STATED,
     OPERATORS,
     RACES,
     TYPE_EHR,
@@ -35,6 +36,13 @@ def _choose(column: str, table: dict[str, int]) -> str:
     return f"CASE {column} {cases} ELSE 0 END"
 
 
+def _known(column: str, table: dict[str, int]) -> str:
+    """SQL for a code if it is one of the categories: any text could stand there."""
+    return (
+        f"CASE WHEN {column} IN ({', '.join(repr(code) for code in (*table, *NOT_STATED))}) THEN {column} END"
+    )
+
+
 _GENDERS = {"male": GENDER_MALE, "female": GENDER_FEMALE, "other": GENDER_OTHER}
 
 _PERSON = f"""
@@ -47,7 +55,7 @@ SELECT seq, person_id, {_choose("gender", _GENDERS)} AS gender_concept_id,
        {_choose("race", RACES)} AS race_concept_id, {_choose("ethnicity", ETHNICITIES)} AS ethnicity_concept_id,
        NULL::BIGINT AS care_site_id,
        CASE WHEN gender IN ('male', 'female', 'other', 'unknown') THEN gender END AS gender_source_value,
-       race AS race_source_value, ethnicity AS ethnicity_source_value, ref
+       {_known("race", RACES)} AS race_source_value, {_known("ethnicity", ETHNICITIES)} AS ethnicity_source_value, ref
 FROM (SELECT *, {_extension("race")} AS race, {_extension("ethnicity")} AS ethnicity FROM patient)
 """
 
@@ -154,13 +162,20 @@ SELECT seq, key AS care_site_id, NULL::VARCHAR AS care_site_name, 0 AS place_of_
 FROM organization
 """
 
-_PERIOD = """
+_PERIOD = f"""
 CREATE TABLE out_observation_period AS
 SELECT person_id AS observation_period_id, person_id, first AS observation_period_start_date,
-       greatest(first, least(coalesce(death_date, DATE '{extract}'), DATE '{extract}')) AS observation_period_end_date,
-       {kind} AS period_type_concept_id
-FROM (SELECT person_id, min(first) AS first FROM ({days}) GROUP BY person_id)
-LEFT JOIN out_death USING (person_id)
+       greatest(first, least(coalesce(death_date, until), until)) AS observation_period_end_date,
+       {TYPE_EHR} AS period_type_concept_id
+FROM lived JOIN followed USING (person_id) LEFT JOIN out_death USING (person_id) WHERE has_events
+"""
+
+_LIVED = """
+CREATE TABLE lived AS
+SELECT person_id, coalesce(first, death_date) AS first, greatest(last, death_date) AS last,
+       coalesce(first_time, death_datetime) AS first_time, first IS NOT NULL AS has_events
+FROM (SELECT person_id, min(day) AS first, max(last) AS last, min(timed) AS first_time FROM ({days}) GROUP BY person_id)
+FULL JOIN out_death USING (person_id)
 """
 
 
@@ -170,16 +185,22 @@ def write_people(database: duckdb.DuckDBPyConnection) -> None:
         database.execute(statement)
 
 
-def write_periods(database: duckdb.DuckDBPyConnection, extract: date) -> None:
-    """Make out_observation_period: first event to death or the extract date. Needs all other out tables."""
-    days = ["SELECT person_id, visit_start_date AS first FROM out_visit_occurrence"]
-    days += [
-        f"SELECT person_id, min({table.day}) FROM out_{name} GROUP BY person_id"
-        for name, table in EVENT_TABLES.items()
+def find_lived(database: duckdb.DuckDBPyConnection) -> None:
+    """Make ``lived``: a person's first and last day, and the first time. Needs ``visit``, out_death, events."""
+    days = [
+        "SELECT person_id, began::DATE AS day, greatest(began::DATE, end_date) AS last, moment(start_text) AS timed FROM visit"
     ]
-    database.execute(
-        _PERIOD.format(extract=extract.isoformat(), kind=TYPE_EHR, days=" UNION ALL ".join(days))
-    )
+    for name, table in EVENT_TABLES.items():
+        time = f"{table.day}time"
+        days.append(
+            f"SELECT person_id, min({table.day}), max({table.day}), min({time}) FROM out_{name} GROUP BY person_id"
+        )
+    database.execute(_LIVED.format(days=" UNION ALL ".join(days)))
+
+
+def write_periods(database: duckdb.DuckDBPyConnection) -> None:
+    """Make out_observation_period: first event to death or the end of follow-up. Needs ``lived`` and ``followed``."""
+    database.execute(_PERIOD)
 
 
 def latest_day(database: duckdb.DuckDBPyConnection) -> date:

@@ -1,7 +1,5 @@
 """Patients and encounters: who and what is kept, and how encounters become visits and visit details."""
 
-from datetime import date
-
 import duckdb
 
 from fedhealth.vocabulary.concepts import (
@@ -184,13 +182,14 @@ def outermost_stays(database: duckdb.DuckDBPyConnection) -> None:
     database.execute(f"CREATE TABLE visit AS {_VISIT}")
 
 
-def write_visits(database: duckdb.DuckDBPyConnection, extract: date) -> None:
-    """Make out_visit_occurrence, out_visit_detail and out_visit_extra.
+def write_visits(database: duckdb.DuckDBPyConnection) -> None:
+    """Make out_visit_occurrence, out_visit_detail and out_visit_extra; needs ``followed``.
 
-    An open encounter ends on the extract date, without a time, and is "still patient".
+    An open encounter ends when its person's follow-up does, without a time, and is "still patient".
     """
     database.execute(
-        f"UPDATE visit SET end_date = greatest(DATE '{extract.isoformat()}', began::DATE) WHERE end_date IS NULL"
+        "UPDATE visit SET end_date = greatest(until, began::DATE) FROM followed "
+        "WHERE followed.person_id = visit.person_id AND end_date IS NULL"
     )
     database.execute(_OUT_VISIT)
     database.execute(_OUT_EXTRA)

@@ -16,8 +16,9 @@ from pathlib import Path
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
+from fedhealth.cdm.profiles import deidentification_of
 from fedhealth.cdm.times import define_times
-from fedhealth.config import FhirValidation
+from fedhealth.config import FhirValidation, Profile
 from fedhealth.errors import DataError
 from fedhealth.fhir.files import Piece, find_files, plan_parts
 from fedhealth.vocabulary.site_map import SiteMap, read_site_map
@@ -53,6 +54,7 @@ class Plan(BaseModel):
     site_map: str | None
     validate_with_models: FhirValidation
     verdicts: str | None = None
+    profile: Profile | None = None
 
     @property
     def verdict_store(self) -> Path | None:
@@ -77,6 +79,7 @@ def write_plan(
     site_map: Path | None,
     validate: FhirValidation,
     verdicts: Path | None = None,
+    profile: Profile | None = None,
 ) -> Plan:
     """Find the files, cut them into parts and keep the plan in ``work``.
 
@@ -85,7 +88,7 @@ def write_plan(
       DataError: there is no FHIR file.
     """
     files = find_files(fhir_dir)
-    read_site_map(site_map)
+    deidentification_of(read_site_map(site_map), profile)
     plan = Plan(
         site=site,
         files=tuple(str(path.resolve()) for path in files),
@@ -93,6 +96,7 @@ def write_plan(
         site_map=None if site_map is None else str(site_map.resolve()),
         validate_with_models=validate,
         verdicts=None if verdicts is None else str(verdicts.resolve()),
+        profile=profile,
     )
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     (work / "plan.json").write_text(plan.model_dump_json())

@@ -1,19 +1,17 @@
 """The gate: may this CDM be trained on? Structure first, then every rule, judged by one suite per table."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedhealth.cdm.record import read_record
 from fedhealth.cdm.tables import TABLES, Table
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, DataError
 from fedhealth.validation.counting import CdmReader, Count, Structure
 from fedhealth.validation.data_docs import write_data_docs
 from fedhealth.validation.report import MIN_CELL, Check, ValidationReport, share_bucket
 from fedhealth.validation.rules import rule
 from fedhealth.validation.suite import Judge, Judgement
 
-PROFILES = ("local-only", "limited-dataset", "safe-harbor")
-_DEIDENTIFICATION = "deidentification.json"
 _STRUCTURE = ("deidentificationRecord", "cdmTable", "cdmField", "cdmDatatype")
 
 
@@ -66,10 +64,11 @@ def _judge(judge: Judge, table: str, counts: Sequence[Count]) -> tuple[Judgement
 def _deidentified(cdm_dir: Path) -> Count:
     """Whether the folder says how it was de-identified: a CDM that does not is never trained on."""
     try:
-        record = json.loads((cdm_dir / _DEIDENTIFICATION).read_text(encoding="utf-8"))
-        known = isinstance(record, dict) and record.get("profile") in PROFILES
-    except (OSError, ValueError):
+        read_record(cdm_dir)
+    except DataError:
         known = False
+    else:
+        known = True
     return _fact("deidentificationRecord", "cdm", holds=known)
 
 

@@ -139,6 +139,9 @@ RACES: dict[str, int] = {"2106-3": 8527, "2054-5": 8516, "2028-9": 8515, "1002-5
 ETHNICITIES: dict[str, int] = {"2135-2": 38003563, "2186-5": 38003564}
 """OMOP ethnicity concepts by CDC code."""
 
+NOT_STATED = ("2131-1", "UNK", "ASKU")
+"""Codes of US Core's OMB categories that say another race, unknown, or asked and not told."""
+
 CDM_5_4 = 756265
 """The concept of the CDM version."""
 

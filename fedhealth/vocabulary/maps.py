@@ -83,6 +83,20 @@ def shipped_codes(field: Field) -> Mapping[tuple[str, str], int]:
 
 
 @cache
+def shipped_codings() -> frozenset[tuple[str, str]]:
+    """Every (system, code) that a shipped map names as a source, prefix rules left out."""
+    return frozenset(
+        source for field in _SHIPPED for source in shipped_codes(field) if not source[1].endswith("*")
+    )
+
+
+@cache
+def shipped_systems() -> frozenset[str]:
+    """Every code system that a shipped map has codes of."""
+    return frozenset(system for field in _SHIPPED for system, _ in shipped_codes(field))
+
+
+@cache
 def shipped_digest() -> str:
     """SHA-256 over the shipped maps."""
     digest = hashlib.sha256()

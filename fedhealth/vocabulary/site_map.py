@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from fedhealth.config import Profile
 from fedhealth.errors import ConfigError
 
 _REFUSED = ("unmatched", "disjoint")
@@ -32,6 +34,9 @@ class SiteSettings(BaseModel):
       unit_inference: whether a missing unit may be inferred when exactly one unit is plausible.
       default_class_system: system of encounter classes that name none.
       organizations: ids of the Organizations that are this site (empty: all).
+      profile: how the CDM is de-identified.
+      keep_weekday: whether dates move by whole weeks (``limited-dataset``).
+      anonymizer: name of a configuration of Microsoft's FHIR anonymizer in the folder, to be followed as well.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -42,6 +47,9 @@ class SiteSettings(BaseModel):
     unit_inference: bool = False
     default_class_system: str = ""
     organizations: tuple[str, ...] = ()
+    profile: Profile = "local-only"
+    keep_weekday: bool = False
+    anonymizer: str | None = None
 
 
 class Target(BaseModel):
@@ -98,7 +106,18 @@ class SiteMap(BaseModel):
 
     settings: SiteSettings = SiteSettings()
     codes: dict[tuple[str, str], tuple[str, str]] = {}
+    anonymizer: bytes | None = None
     digest: str = hashlib.sha256(b"").hexdigest()
+
+    @cached_property
+    def named(self) -> frozenset[tuple[str, str]]:
+        """Every (system, code) that the maps name, on either side."""
+        return frozenset(self.codes) | frozenset(self.codes.values())
+
+    @cached_property
+    def systems(self) -> frozenset[str]:
+        """Every code system that the maps name, on either side."""
+        return frozenset(system for system, _ in self.named if system)
 
 
 def read_site_map(folder: Path | None) -> SiteMap:
@@ -114,21 +133,29 @@ def read_site_map(folder: Path | None) -> SiteMap:
             f"the site map folder {folder} does not exist", "give a folder of ConceptMap JSON files"
         )
     digest = hashlib.sha256()
+    settings, anonymizer = SiteSettings(), None
+    if (path := folder / "site.yaml").exists():
+        settings = _settings(path.read_bytes())
     codes: dict[tuple[str, str], tuple[str, str]] = {}
     for path in sorted(folder.glob("*.json")):
         data = path.read_bytes()
         digest.update(data)
+        if path.name == settings.anonymizer:
+            anonymizer = data
+            continue
         for source, target in _concept_map(path.name, data).rows():
             if codes.setdefault(source, target) != target:
                 raise ConfigError(
                     f"{path.name} maps a code in two ways", "keep one target for each system and code"
                 )
-    settings = SiteSettings()
+    if settings.anonymizer is not None and anonymizer is None:
+        raise ConfigError(
+            "site.yaml names an anonymizer configuration that is not there",
+            "put the .json file into the folder of the site map",
+        )
     if (path := folder / "site.yaml").exists():
-        data = path.read_bytes()
-        digest.update(data)
-        settings = _settings(data)
-    return SiteMap(settings=settings, codes=codes, digest=digest.hexdigest())
+        digest.update(path.read_bytes())
+    return SiteMap(settings=settings, codes=codes, anonymizer=anonymizer, digest=digest.hexdigest())
 
 
 def _concept_map(name: str, data: bytes) -> ConceptMap:

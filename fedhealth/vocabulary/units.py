@@ -86,6 +86,19 @@ _FEATURE_OF = {
 }
 
 
+_UCUM_CODES = frozenset(_ALIASES.values()) | {unit for factors in _FACTORS.values() for unit in factors}
+_COUNTED = frozenset(
+    ("{score}", "{#}", "{count}", "{beats}", "{beats}/min", "{breaths}", "{breaths}/min", "{ratio}", "{INR}")
+)
+"""Annotations of UCUM that are known; any other text could stand in braces."""
+
+_ATOM = (
+    r"(10[*^]-?\d{1,2}|%|\[(pH|IU|iU|degF|in_i|ft_i|lb_av|oz_av|CFU)\]|m?m\[Hg\]|(min|mo|wk|Cel|bar|K)"
+    r"|(da|[kcdmunpfMG])?(g|[lL]|m|s|h|d|a|mol|eq|osm|Pa|U|\[IU\]|\[iU\]|kat|Hz|J|cal|V|A|N|Bq|Gy|Sv)[23]?)"
+)
+_UCUM_FORM = re.compile(rf"/?{_ATOM}([./]{_ATOM}){{0,3}}")
+
+
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """``canonical = value * factor + offset``."""
@@ -115,6 +128,13 @@ def ucum(unit: str) -> str:
     if any(bare in factors for factors in _FACTORS.values()):
         return bare
     return _ALIASES.get(" ".join(bare.lower().split()), bare)
+
+
+def is_known_unit(unit: str) -> bool:
+    """Whether a unit is one of ours, a known spelling of one, or made of the atoms of UCUM alone."""
+    if unit in _COUNTED:
+        return True
+    return "{" not in unit and (ucum(unit) in _UCUM_CODES or _UCUM_FORM.fullmatch(unit) is not None)
 
 
 def site_unit(unit: str, system: str, site_map: SiteMap) -> str:

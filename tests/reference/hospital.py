@@ -14,6 +14,7 @@ from reference.events import keep_events, latest_day
 from reference.observations import item_row, items
 from reference.people import EVENT_DAYS, care_site_row, death_rows, keep_patients, period_rows, person_row
 from reference.resources import Extract
+from reference.sources import hide
 from reference.times import Clock
 from reference.visits import keep_encounters, visit_concept, visit_rows
 
@@ -73,7 +74,18 @@ def harmonise(lines, *, secret, settings=None, concept_maps=()):
     _key_people(tables)
     for _ in extract.kept["Medication"]:
         extract.leave("Medication", "excluded", "read_for_code_only")
-    return Cdm(tables, extract.left, values, links, _unmapped(tables, stays))
+    unmapped = _unmapped(tables, stays)
+    shown_codes, shown_units = hide(tables, codes)
+    return Cdm(tables, extract.left, values, links, _shown(unmapped, shown_codes, shown_units))
+
+
+def _shown(unmapped, shown_codes, shown_units):
+    """The report of codes without a concept, as the CDM shows them."""
+    found = Counter()
+    for (system, code, unit), n in unmapped.items():
+        value = f"{system}|{code}"
+        found[_code(shown_codes.get(value, value), shown_units.get(unit, unit))] += n
+    return found
 
 
 def _event_tables(events, codes, clock, extract, settings, secret):

@@ -5,7 +5,7 @@ from datetime import datetime, time
 from reference.resources import keyed_id
 from reference.visits import EHR
 
-from fedhealth.vocabulary.concepts import ETHNICITIES, RACES
+from fedhealth.vocabulary.concepts import ETHNICITIES, NOT_STATED, RACES
 
 GENDERS = {"male": 8507, "female": 8532, "other": 8521}
 EXPIRED = 32218
@@ -47,8 +47,8 @@ def person_row(name, patient, clock, secret):
         "ethnicity_concept_id": ETHNICITIES.get(ethnicity, 0),
         "care_site_id": None,
         "gender_source_value": gender if gender in (*GENDERS, "unknown") else None,
-        "race_source_value": race,
-        "ethnicity_source_value": ethnicity,
+        "race_source_value": race if race in (*RACES, *NOT_STATED) else None,
+        "ethnicity_source_value": ethnicity if ethnicity in (*ETHNICITIES, *NOT_STATED) else None,
         "reference": f"Patient/{name}",
     }
 

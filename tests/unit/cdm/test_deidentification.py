@@ -81,6 +81,9 @@ def test_the_record_of_deidentification_says_profile_keys_and_maps(load):
         "site": "house",
         "profile": "local-only",
         "keys": "BLAKE2b, 63 bits, per-site secret",
+        "dates": "as they are",
+        "births": "as they are",
+        "rare_source_values": "other, if fewer than 11 patients carry what no map names",
         "not_loaded": [
             "names",
             "contacts",
@@ -90,6 +93,8 @@ def test_the_record_of_deidentification_says_profile_keys_and_maps(load):
             "notes",
             "free text",
         ],
+        "dropped": [],
+        "warnings": [],
         "recorded": "2021-06-01",
     }
     assert SECRET.hex() not in json.dumps(record)

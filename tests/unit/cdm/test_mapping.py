@@ -119,20 +119,29 @@ def test_a_comparator_is_kept_beside_the_number(load, sign, concept):
 
 
 def test_unmapped_codes_are_reported_with_their_units_most_frequent_first(load):
-    given = [lab("K9", 1, "U/L") | {"id": f"k{n}"} for n in range(3)] + [lab("Z1", 1, "") | {"id": "z"}]
-    loaded = load([patient("ada"), *given])
-    assert [(u.system, u.code, u.unit, u.n) for u in loaded.account.unmapped] == [
-        (LAB, "K9", "U/L", 3),
-        (LAB, "Z1", "", 1),
+    of_many = [
+        resource
+        for n in range(11)
+        for resource in (
+            patient(f"p{n}"),
+            lab("K9", 1, "U/L") | {"id": f"k{n}", "subject": {"reference": f"Patient/p{n}"}},
+        )
     ]
+    loaded = load([patient("ada"), *of_many, lab("Z1", 1, "") | {"id": "z"}])
+    assert [(u.system, u.code, u.unit, u.n) for u in loaded.account.unmapped] == [
+        (LAB, "K9", "U/L", 11),
+        (LAB, "other", "", 1),
+    ]
+    assert {row[1] for row in loaded.rows("private/unmapped")} == {"K9", "Z1"}
     assert set(loaded.column("measurement", "measurement_concept_id")) == {0}
     assert set(loaded.column("measurement", "value_as_number")) == {1.0}
 
 
-def test_classes_and_dispositions_without_a_concept_are_reported_too(load):
+def test_classes_and_dispositions_without_a_concept_are_reported_too(load, site_map):
     odd = {"class": {"system": "urn:house", "code": "S"}}
     left = {"hospitalization": {"dischargeDisposition": coded("urn:house", "gone")}}
-    loaded = load([patient("ada"), encounter("e", **odd, **left)])
+    nowhere = concept_map("urn:house", "urn:none", {"S": "x", "gone": "y"})
+    loaded = load([patient("ada"), encounter("e", **odd, **left)], site_map=site_map([nowhere]))
     assert {(u.system, u.code) for u in loaded.account.unmapped} == {
         ("urn:house", "S"),
         ("urn:house", "gone"),
@@ -163,6 +172,7 @@ def test_a_map_can_go_straight_to_omop_and_unmatched_targets_are_not_used(load, 
     maps = [
         concept_map(LAB, "https://fhir-terminology.ohdsi.org", {"a": "4329847"}),
         concept_map(LAB, "https://fhir-terminology.ohdsi.org", {"b": "4329847"}, equivalence="unmatched"),
+        concept_map(LAB, "urn:none", {"b": "y"}),
     ]
     loaded = load(given, site_map=site_map(maps))
     assert dict(loaded.rows("condition_occurrence", "condition_source_value", "condition_concept_id")) == {
@@ -220,7 +230,7 @@ def test_a_medication_is_read_through_its_reference_and_from_inside(load):
         status="active",
         intent="order",
         authoredOn="2021-05-01",
-        contained=[{"resourceType": "Medication", "id": "m", "code": coded(SNOMED, "1")}],
+        contained=[{"resourceType": "Medication", "id": "m", "code": coded(SNOMED, "387458008")}],
         medicationReference={"reference": "#m"},
     )
     outside = inside | {
@@ -228,11 +238,11 @@ def test_a_medication_is_read_through_its_reference_and_from_inside(load):
         "contained": [],
         "medicationReference": {"reference": "Medication/m"},
     }
-    tablet = {"resourceType": "Medication", "id": "m", "code": coded(SNOMED, "2")}
+    tablet = {"resourceType": "Medication", "id": "m", "code": coded(SNOMED, "387207008")}
     loaded = load(files={"a.json": bundle([patient("ada"), inside, outside, tablet])})
     assert set(loaded.rows("drug_exposure", "drug_exposure_id", "drug_source_value")) == {
-        (key("MedicationRequest/inside"), f"{SNOMED}|1"),
-        (key("MedicationRequest/outside"), f"{SNOMED}|2"),
+        (key("MedicationRequest/inside"), f"{SNOMED}|387458008"),
+        (key("MedicationRequest/outside"), f"{SNOMED}|387207008"),
     }
 
 

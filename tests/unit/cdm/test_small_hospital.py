@@ -63,9 +63,9 @@ EXPECTED = {
     ],
     "drug_exposure": [
         (key("MedicationRequest/order"), ADA, 0, MAY_1, datetime(2021, 5, 1, 10), MAY_1,
-         datetime(2021, 5, 1, 10), 32838, None, 0, STAY, f"{RXNORM}|4603", f"{SNOMED}|26643006", None),
+         datetime(2021, 5, 1, 10), 32838, None, 0, STAY, f"{RXNORM}|other", f"{SNOMED}|26643006", None),
         (key("MedicationAdministration/dose"), ADA, 0, MAY_1, datetime(2021, 5, 1, 11), MAY_1,
-         datetime(2021, 5, 1, 12), 32818, 40.0, None, STAY, f"{RXNORM}|4603", None, "mg"),
+         datetime(2021, 5, 1, 12), 32818, 40.0, None, STAY, f"{RXNORM}|other", None, "mg"),
     ],
     "procedure_occurrence": [
         (key("Procedure/echo"), ADA, 0, MAY_2, datetime(2021, 5, 2, 12), EHR, STAY, f"{SNOMED}|40701008"),

@@ -1,6 +1,5 @@
 """The gate: a clean CDM passes, each planted fault fails the check that names it, no value comes out."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from fedhealth.cdm.profiles import Deidentification
+from fedhealth.cdm.record import describe, write_record
 from fedhealth.cdm.tables import TABLES
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.validation.gate import validate_cdm
@@ -95,8 +96,14 @@ def _reshape(folder: Path, table: str, select: str, *, where: str = "true", time
 def cdm(tmp_path: Path) -> Path:
     for table, select in _ROWS.items():
         _write(tmp_path, table, select)
-    record = {"profile": "local-only", "map_digest": "00", "software_version": "0.1.0"}
-    (tmp_path / "deidentification.json").write_text(json.dumps(record))
+    record = describe(
+        Deidentification("local-only"),
+        site="house",
+        map_digest="0" * 64,
+        software_version="0.1.0",
+        recorded="2021",
+    )
+    write_record(tmp_path, record)
     return tmp_path
 
 
