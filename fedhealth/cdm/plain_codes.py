@@ -1,11 +1,11 @@
 """What may stay of a source's codes and units on its face: what a map names, and what its system's own form proves.
 
 A code field can hold anything: a record number, a name. So a code stays if a shipped or the site's map names it, or
-if it has the form of its system (LOINC and SNOMED CT carry check digits, ICD-10 a shape of its own). Whatever else is
+if it has the form of its system (LOINC and SNOMED CT carry check digits, ICD-10 shapes of their own). Whatever else is
 there must be carried by enough patients (``source_codes``).
 
 Source: LOINC Users' Guide (Luhn check digit); SNOMED CT identifiers (Verhoeff check digit, partition 00 or 10 of
-concepts); ICD-10-CM, 2.1 of the official guidelines.
+concepts); ICD-10-CM and ICD-10-PCS official guidelines (7 characters without I and O; we ask for two letters).
 """
 
 import re
@@ -17,9 +17,23 @@ from fedhealth.vocabulary.units import is_known_unit
 
 _LOINC = "http://loinc.org"
 _SNOMED = "http://snomed.info/sct"
-_ICD10 = ("http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-10")
+_ICD10 = (
+    "http://hl7.org/fhir/sid/icd-10-cm",
+    "http://hl7.org/fhir/sid/icd-10",
+    "http://hl7.org/fhir/sid/icd-10-gm",
+    "http://fhir.de/CodeSystem/bfarm/icd-10-gm",
+    "http://fhir.de/CodeSystem/dimdi/icd-10-gm",
+    "urn:oid:2.16.840.1.113883.6.3",
+    "urn:oid:2.16.840.1.113883.6.90",
+)
+_ICD10_PCS = (
+    "http://www.cms.gov/Medicare/Coding/ICD10",
+    "http://hl7.org/fhir/sid/icd-10-pcs",
+    "urn:oid:2.16.840.1.113883.6.4",
+)
 
 _ICD10_FORM = re.compile(r"[A-Z]\d[0-9A-Z](\.?[0-9A-Z]{1,4})?")
+_ICD10_PCS_FORM = re.compile(r"(?=(.*[A-Z]){2})[0-9BCDFGHX][0-9A-HJ-NP-Z]{6}")
 _CODE_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/^:*-]{0,31}")
 _SYSTEM_FORM = re.compile(r"(https?://|urn:)[A-Za-z0-9._:/-]{1,120}")
 _UNIT_FORM = re.compile(r"[A-Za-z0-9%/*^.µμ°\[\]{}()'_+ -]{1,24}")
@@ -33,6 +47,8 @@ def is_plain_code(system: str, code: str, site_map: SiteMap) -> bool:
         return _has_loinc_check_digit(code)
     if system == _SNOMED:
         return _is_snomed_concept(code)
+    if system in _ICD10_PCS:
+        return _ICD10_PCS_FORM.fullmatch(code) is not None
     return system in _ICD10 and _ICD10_FORM.fullmatch(code) is not None
 
 
@@ -40,7 +56,7 @@ def is_plain_system(system: str, site_map: SiteMap) -> bool:
     """Whether a code system is named by a map or is a standard one."""
     return (
         system in STANDARD_SYSTEMS
-        or system in _ICD10
+        or system in (*_ICD10, *_ICD10_PCS)
         or system in shipped_systems()
         or system in site_map.systems
     )

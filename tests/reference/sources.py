@@ -7,7 +7,19 @@ from reference.codes import STANDARD
 from reference.units import MEANS
 
 ENOUGH = 11
-ICD10 = ("http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-10")
+ICD10 = (
+    *(
+        "http://hl7.org/fhir/sid/icd-10-cm",
+        "http://hl7.org/fhir/sid/icd-10",
+        "http://hl7.org/fhir/sid/icd-10-gm",
+    ),
+    *("http://fhir.de/CodeSystem/bfarm/icd-10-gm", "http://fhir.de/CodeSystem/dimdi/icd-10-gm"),
+    *("urn:oid:2.16.840.1.113883.6.3", "urn:oid:2.16.840.1.113883.6.90"),
+)
+PCS = (
+    *("http://www.cms.gov/Medicare/Coding/ICD10", "http://hl7.org/fhir/sid/icd-10-pcs"),
+    "urn:oid:2.16.840.1.113883.6.4",
+)
 CODES = {
     "visit_occurrence": (
         "visit_source_value",
@@ -100,7 +112,7 @@ def _maps(codes):
 
 def _is_known_system(system, codes):
     named = {key[0] for known in _maps(codes) for key in known if key[0]}
-    return system in STANDARD or system in ICD10 or system in named
+    return system in (*STANDARD, *ICD10, *PCS) or system in named
 
 
 def _is_proven(system, code, codes):
@@ -110,6 +122,9 @@ def _is_proven(system, code, codes):
         return re.fullmatch(r"[0-9]{1,7}-[0-9]", code) is not None and _luhn(code.replace("-", ""))
     if system == "http://snomed.info/sct":
         return re.fullmatch(r"[1-9][0-9]{2,14}(00|10)[0-9]", code) is not None and _verhoeff(code)
+    if system in PCS:
+        letters = sum(character.isalpha() for character in code)
+        return letters >= 2 and re.fullmatch(r"[0-9BCDFGHX][0-9A-HJ-NP-Z]{6}", code) is not None
     return system in ICD10 and re.fullmatch(r"[A-Z][0-9][0-9A-Z](\.?[0-9A-Z]{1,4})?", code) is not None
 
 
