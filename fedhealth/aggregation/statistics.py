@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.models.statistics import Statistics
-from fedhealth.privacy.people import count_people
+from fedhealth.privacy.people import MIN_CELL, count_people
 from fedhealth.study.columns import FeatureColumn
 
 BINS = 64
@@ -75,7 +75,7 @@ def encode_statistics(
 
 
 def decode_statistics(
-    sum_vector: NDArray[np.int64], columns: Sequence[FeatureColumn], *, min_cell: int = 11
+    sum_vector: NDArray[np.int64], columns: Sequence[FeatureColumn], *, min_cell: int = MIN_CELL
 ) -> tuple[Statistics, ClassCounts]:
     """Decode the sum of all sites' vectors into pooled statistics.
 

@@ -7,10 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedhealth.errors import DataError
+from fedhealth.privacy.people import MIN_CELL
 
 Count = Annotated[int, Field(ge=0)]
-SMALL = 11
-"""Counts below this, and above 0, never leave a site."""
 
 
 class _Strict(BaseModel):
@@ -119,7 +118,7 @@ def _hide_small(count: ResourceCount) -> dict[str, int | None]:
     parts: dict[str, int] = {"loaded": count.loaded}
     parts |= {f"excluded:{reason}": n for reason, n in count.excluded.items()}
     parts |= {f"quarantined:{reason}": n for reason, n in count.quarantined.items()}
-    shown: dict[str, int | None] = {name: None if 0 < n < SMALL else n for name, n in parts.items()}
+    shown: dict[str, int | None] = {name: None if 0 < n < MIN_CELL else n for name, n in parts.items()}
     return {"read": None if None in shown.values() else count.read, **shown}
 
 

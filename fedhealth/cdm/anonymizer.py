@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedhealth.cdm.tables import TABLES
 from fedhealth.config import Profile
 from fedhealth.errors import ConfigError
+from fedhealth.fhir.checks import SUBJECTS
 from fedhealth.fhir.resources import LOADED, R4_TYPES
 
 PROFILES: tuple[Profile, ...] = ("local-only", "limited-dataset", "safe-harbor")
@@ -146,7 +147,8 @@ _FIELDS = (
     _field(f"{_GIVEN}.dose:Quantity.unit:string", "drug_exposure", "dose_unit_source_value"),
     _coded(f"{_GIVEN}.route:{_CODE}", "drug_exposure", "route"),
     *(_field(f"{name}.id:id") for name in LOADED),
-    *(_field(f"{name}.subject:Reference.reference:string") for name in LOADED if name not in ("Organization", "Patient")),
+    *(_field(f"{name}.subject:Reference.reference:string") for name in SUBJECTS),
+    _field("Consent.patient:Reference.reference:string"),
 )  # fmt: skip
 
 _ANCHOR = re.compile(

@@ -150,6 +150,7 @@ def _loaded(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
         "Patient": "SELECT seq FROM out_person",
         "Encounter": "SELECT seq FROM out_visit_occurrence UNION SELECT seq FROM out_visit_detail",
         "Organization": "SELECT seq FROM out_care_site",
+        "Consent": "SELECT seq FROM consent_said",
     }
     counted = {
         name: _one(database, f"SELECT count(DISTINCT seq) FROM ({query})") for name, query in of_rows.items()

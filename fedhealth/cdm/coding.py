@@ -59,7 +59,11 @@ def match_codings(
 
 def match_references(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``pointed`` for all references of events, patients and encounters."""
-    places = {"Patient": ("managingOrganization",), "Encounter": ("subject", "partOf", "serviceProvider")}
+    places = {
+        "Patient": ("managingOrganization",),
+        "Encounter": ("subject", "partOf", "serviceProvider"),
+        "Consent": ("patient",),
+    }
     union = " UNION ALL ".join(
         f"SELECT {field}.reference AS ref FROM p_{name}"
         for name, fields in places.items()

@@ -12,6 +12,7 @@ import duckdb
 from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting
 from fedhealth.cdm.bookkeeping import account_run, describe_source, trace_rows
+from fedhealth.cdm.consent import write_consents
 from fedhealth.cdm.output import write_private, write_tables
 from fedhealth.cdm.profiles import deidentification_of, follow, move_people
 from fedhealth.cdm.record import describe, write_record
@@ -24,7 +25,7 @@ from fedhealth.cdm.workspace import Plan, has, quoted, read_plan, saved, step
 from fedhealth.vocabulary.maps import shipped_digest
 
 _LOADED = (
-    *("patient", "stay", "root", "visit", "organization", "medication"),
+    *("patient", "stay", "root", "visit", "organization", "medication", "consent_said"),
     *(
         f"coded_{field}"
         for field in ("condition", "procedure", "drug", "measurement", "class", "disposition", "admit_source")
@@ -70,6 +71,7 @@ def finish(work: Path, folder: Path, *, total: int, site_secret: bytes, threads:
         tables = write_tables(database, folder, how, hidden=hidden)
         trace_rows(database)
         write_private(database, folder)
+        write_consents(database, folder / "private", settings)
         record = describe(
             how,
             site=plan.site,

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from fedhealth.cdm.coding import match_codings, match_quantities, match_references
+from fedhealth.cdm.consent import keep_consents
 from fedhealth.cdm.staged import staged_columns
 from fedhealth.cdm.validating import settle_verdicts
 from fedhealth.cdm.visits import keep_encounters, keep_patients, outermost_stays
@@ -16,7 +17,7 @@ from fedhealth.cdm.workspace import SMALL_TABLES, has, read_plan, save, saved, s
 from fedhealth.fhir.resources import SHAPES, verdicts
 from fedhealth.vocabulary.site_map import SiteMap
 
-WHOLE = ("Patient", "Encounter", "Organization", "Medication")
+WHOLE = ("Patient", "Encounter", "Organization", "Medication", "Consent")
 """The types whose resources are all brought together here."""
 
 
@@ -38,6 +39,7 @@ def gather(work: Path) -> None:
         keep_patients(database)
         keep_encounters(database, mapped.settings)
         outermost_stays(database)
+        keep_consents(database)
         _make_places(database)
         match_quantities(database, site_map=mapped)
         _save_lookups(database, lookup)
@@ -199,6 +201,7 @@ _LOOKUPS = {
     "root": "FROM root",
     "visit": "FROM visit",
     "organization": "SELECT seq, key, id FROM p_Organization ANTI JOIN rejected USING (seq)",
+    "consent_said": "FROM consent_said",
     "medication": "SELECT seq FROM p_Medication ANTI JOIN rejected USING (seq)",
 }
 

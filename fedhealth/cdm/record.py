@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedhealth.cdm.accounting import SMALL
 from fedhealth.cdm.profiles import OLDEST, Deidentification
 from fedhealth.config import Profile
 from fedhealth.errors import DataError
+from fedhealth.privacy.people import MIN_CELL
 
 RECORD = "deidentification.json"
 _NOT_LOADED = ("names", "contacts", "addresses", "identifiers", "narrative", "notes", "free text")
@@ -38,7 +38,7 @@ class Record(BaseModel):
     keys: str = "BLAKE2b, 63 bits, per-site secret"
     dates: str
     births: str
-    rare_source_values: str = f"other, if fewer than {SMALL} patients carry what no map names"
+    rare_source_values: str = f"other, if fewer than {MIN_CELL} patients carry what no map names"
     not_loaded: list[str] = list(_NOT_LOADED)
     dropped: list[str] = []
     warnings: list[str] = []

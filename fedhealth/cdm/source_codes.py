@@ -1,6 +1,6 @@
 """Which source codes and units stay in the CDM, and what stands for the others.
 
-A source value stays if it is plain on its face (``plain_codes``), or if it looks like a code and at least ``SMALL``
+A source value stays if it is plain on its face (``plain_codes``), or if it looks like a code and at least ``MIN_CELL``
 patients of the site carry it. What else there is becomes ``system|other``, ``|other`` if even the system could tell
 something, and ``other`` for a unit. Numbers and booleans are no source codes. All of them stay, as they came, in
 ``private/``.
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from fedhealth.cdm.accounting import SMALL
 from fedhealth.cdm.plain_codes import (
     is_plain_code,
     is_plain_system,
@@ -21,6 +20,7 @@ from fedhealth.cdm.plain_codes import (
     looks_like_system,
     looks_like_unit,
 )
+from fedhealth.privacy.people import MIN_CELL
 from fedhealth.vocabulary.site_map import SiteMap
 
 OTHER = "other"
@@ -50,7 +50,7 @@ class _Carried:
     patients: dict[str, int]
 
     def enough(self, text: str) -> bool:
-        return self.patients.get(text, 0) >= SMALL
+        return self.patients.get(text, 0) >= MIN_CELL
 
 
 def hide_rare_sources(database: duckdb.DuckDBPyConnection, site_map: SiteMap) -> dict[tuple[str, str], str]:

@@ -47,11 +47,11 @@ def keep_patients(database: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def subject_checks(database: duckdb.DuckDBPyConnection, name: str) -> None:
+def subject_checks(database: duckdb.DuckDBPyConnection, name: str, *, field: str = "subject") -> None:
     """Leave out the resources of a type whose patient is not named or not known."""
-    reject(database, name, "quarantined", "missing_subject", "subject.reference IS NULL")
+    reject(database, name, "quarantined", "missing_subject", f"{field}.reference IS NULL")
     known = "SELECT d.ref FROM pointed d JOIN patient ON patient.ref = d.target"
-    reject(database, name, "quarantined", "dangling_subject", f"subject.reference NOT IN ({known})")
+    reject(database, name, "quarantined", "dangling_subject", f"{field}.reference NOT IN ({known})")
 
 
 def keep_encounters(database: duckdb.DuckDBPyConnection, settings: SiteSettings) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-SMALLEST_SHOWN = 11
+from fedhealth.privacy.people import MIN_CELL
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +42,4 @@ class Attrition:
 
 
 def _is_safe(n: int) -> bool:
-    return n == 0 or n >= SMALLEST_SHOWN
+    return n == 0 or n >= MIN_CELL

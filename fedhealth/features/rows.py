@@ -36,13 +36,14 @@ class Rows:
 
     def training(self) -> Self:
         """The rows of the training fold."""
-        return self._where(~self.is_test)
+        return self.where(~self.is_test)
 
     def test(self) -> Self:
         """The rows of the test fold."""
-        return self._where(self.is_test)
+        return self.where(self.is_test)
 
-    def _where(self, chosen: NDArray[np.bool_]) -> Self:
+    def where(self, chosen: NDArray[np.bool_]) -> Self:
+        """The rows that are marked."""
         return type(self)(
             self.features[chosen], self.labels[chosen], self.person[chosen], self.is_test[chosen]
         )

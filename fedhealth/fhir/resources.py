@@ -114,6 +114,21 @@ FOREIGN: dict[str, tuple[str, ...]] = {
         *("medication", "occurenceDateTime", "occurencePeriod", "occurenceTiming", "reason", "recorded"),
         "subPotentReason",
     ),
+    "Consent": (
+        *(
+            "action",
+            "actor",
+            "consentingParty",
+            "data",
+            "dataPeriod",
+            "except",
+            "period",
+            "purpose",
+            "securityLabel",
+        ),
+        *("controller", "date", "decision", "grantee", "grantor", "manager", "policyBasis", "policyText"),
+        *("regulatoryBasis", "sourceAttachment", "sourceReference", "subject"),
+    ),
     "Procedure": (
         *(
             "context",
@@ -145,7 +160,7 @@ def _fields(name: str, **fields: object) -> str:
 
 def _foreign(name: str, *shapes: str) -> str:
     """SQL that is true for another version: an element that R4 has not, or the shape of one that it has."""
-    return " OR ".join((*(f"{field} IS NOT NULL" for field in FOREIGN[name]), *shapes))
+    return " OR ".join((*(f'"{field}" IS NOT NULL' for field in FOREIGN[name]), *shapes))
 
 
 _EVENT = {"subject": _REFERENCE, "encounter": _REFERENCE, "code": _CONCEPT}
@@ -307,8 +322,22 @@ SHAPES: dict[str, ResourceShape] = {
         ),
         (_CANCELLED[0], ("status = 'not-done'", "not_done"), ("status = 'preparation'", "planned")),
     ),
+    "Consent": ResourceShape(
+        _fields(
+            "Consent",
+            status="VARCHAR",
+            scope={"coding": [{"code": "VARCHAR"}]},
+            patient=_REFERENCE,
+            dateTime="VARCHAR",
+            policyRule="JSON",
+            provision="JSON",
+        ),
+        _foreign("Consent"),
+        ("draft", "proposed", "active", "rejected", "inactive", "entered-in-error"),
+        (_CANCELLED[0], ("status IN ('draft', 'proposed')", "planned")),
+    ),
 }
-"""The types that we read. Medication is read for its code alone and gives no row."""
+"""The types that we read. Medication is read for its code alone; Consent gives rows in ``private/`` alone."""
 
 
 def verdicts(name: str) -> tuple[Verdict, ...]:

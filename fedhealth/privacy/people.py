@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+MIN_CELL = 11
+"""The smallest number of people, above 0, that may be told outside a site."""
+
 
 def count_people(rows: NDArray[np.bool_], person: NDArray[np.int64]) -> NDArray[np.int64]:
     """Distinct people with at least one marked row, by column.

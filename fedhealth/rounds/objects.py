@@ -172,6 +172,22 @@ class Approval(Payload):
     policy_digest: str
 
 
+class ConsentStatement(BaseModel):
+    """Whom a site counts in a round: a salted commitment to the list, and coarse numbers of people.
+
+    Attributes:
+      commitment: SHA-256, 64 hex digits (`fedhealth.privacy.consent.commitment`).
+      patients: of the study, who consent: a bucket, 0 for fewer than 11.
+      left_out: who do not: likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    commitment: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    patients: Annotated[int, Field(ge=0)]
+    left_out: Annotated[int, Field(ge=0)]
+
+
 class Ready(Payload):
     """A site takes part in a round.
 
@@ -184,6 +200,12 @@ class Ready(Payload):
     patients: int | None
     noise_multiplier: float | None
     steps: int | None
+    consent: ConsentStatement | None = None
+
+    @property
+    def declaration(self) -> Self:
+        """What stays the same over a run: all but the consents, which are asked anew each round."""
+        return self.model_copy(update={"consent": None})
 
 
 class Abstain(Payload):

@@ -6,8 +6,9 @@ next manifest, or goes on within an open sum, with the same bytes.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
     Approval,
+    ConsentStatement,
     Manifest,
     Quality,
     Ready,
@@ -49,10 +51,12 @@ from fedhealth.rounds.objects import (
     sum_prefix,
     survivors_needed,
 )
+from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
 from fedhealth.rounds.site_sum import SiteSumContext, take_part
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import feature_columns
+from fedhealth.study.policy import SitePolicy
 from fedhealth.study.spec import Study
 from fedhealth.training.local import train_local
 from fedhealth.training.plan import LocalPlan, local_seed, plan_local
@@ -62,10 +66,15 @@ _log = logging.getLogger("fedhealth.site")
 
 @dataclass(slots=True)
 class SiteRun:
-    """What a site holds in memory of one run; all of it can be rebuilt from the board and its folder."""
+    """What a site holds in memory of one run; all of it can be rebuilt from the board and its folder.
+
+    ``rows`` are those of who consents in the round that is answered, ``all_rows`` those of everybody.
+    """
 
     study: Study
+    all_rows: Rows
     rows: Rows
+    consent: ConsentStatement
     plan: LocalPlan
     seed: int
     weights: dict[int, Weights] = field(default_factory=dict)
@@ -83,6 +92,7 @@ class SiteNode:
     secrets: SiteSecrets
     pair_keys: dict[str, bytes]
     timeouts: Timeouts
+    clock: Callable[[], float] = time.time
     _runs: dict[str, SiteRun] = field(default_factory=dict)
 
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
@@ -169,27 +179,50 @@ class SiteNode:
         state = data_state(self.folder)
         if not state.passed:
             return state.reason or "validation"
-        if manifest.run not in self._runs:
-            try:
-                rows = rows_of(self.folder, study, site_secret=self.secrets.site_secret)
-            except DataError:
-                return "cohort_unreadable"
-            patients = len(np.unique(rows.person[~rows.is_test]))
-            try:
-                policy.check_cohort(study, patients=len(np.unique(rows.person)))
-            except PolicyError:
-                return "cohort_too_small"
-            if patients == 0:
-                return "cohort_too_small"
-            plan = plan_local(study, declared_patients=bucket(patients))
-            loaded = SiteRun(study=study, rows=rows, plan=plan, seed=manifest.seed)
-            if self._declared_before(manifest) not in (None, self._ready(study, loaded)):
-                return "declaration_changed"
-            self._runs[manifest.run] = loaded
+        reason = self._load(manifest, study, policy)
+        if reason is not None:
+            return reason
         approval = Approval(study_digest=study.digest, policy_digest=policy_digest(policy))
         self.board.post(
             approval_key(study, self.name), kind="approval", payload=approval.to_bytes(), study=study.digest
         )
+        return None
+
+    def _load(self, manifest: Manifest, study: Study, policy: SitePolicy) -> str | None:
+        """Load the rows of those who consent now; a reason to abstain, or None."""
+        held = self._runs.get(manifest.run)
+        try:
+            rows = (
+                held.all_rows if held else rows_of(self.folder, study, site_secret=self.secrets.site_secret)
+            )
+        except DataError:
+            return "cohort_unreadable"
+        try:
+            asked = consenting(
+                self.folder,
+                rows,
+                site_secret=self.secrets.site_secret,
+                run=manifest.run,
+                number=manifest.round,
+                now=datetime.fromtimestamp(self.clock(), UTC),
+            )
+        except DataError:
+            return "consent_unreadable"
+        patients = len(np.unique(asked.rows.person[~asked.rows.is_test]))
+        try:
+            policy.check_cohort(study, patients=len(np.unique(asked.rows.person)))
+        except PolicyError:
+            return "cohort_too_small"
+        if patients == 0:
+            return "cohort_too_small"
+        plan = plan_local(study, declared_patients=bucket(patients))
+        loaded = SiteRun(study, rows, asked.rows, asked.statement, plan, manifest.seed)
+        if self._declared_before(manifest) not in (None, self._ready(study, loaded).declaration):
+            return "declaration_changed"
+        if held:
+            held.rows, held.consent, held.plan = loaded.rows, loaded.consent, plan
+        else:
+            self._runs[manifest.run] = loaded
         return None
 
     def _verify_model(self, manifest: Manifest, state: SiteRun) -> None:
@@ -230,13 +263,14 @@ class SiteNode:
 
     def _ready(self, study: Study, state: SiteRun) -> Ready:
         if study.privacy.mode == "none":
-            return Ready(weight=None, patients=None, noise_multiplier=None, steps=None)
+            return Ready(weight=None, patients=None, noise_multiplier=None, steps=None, consent=state.consent)
         training = ~state.rows.is_test
         return Ready(
             weight=float(bucket(int(training.sum()))) if study.training.weighting == "examples" else 1.0,
             patients=bucket(len(np.unique(state.rows.person[training]))),
             noise_multiplier=state.plan.noise_multiplier,
             steps=state.plan.steps,
+            consent=state.consent,
         )
 
     def _declared_before(self, manifest: Manifest) -> Ready | None:
@@ -250,7 +284,7 @@ class SiteNode:
                 opened = self.board.read(
                     key, kind="ready", sender=self.name, role="site", run=manifest.run, round=number
                 )
-                return Ready.from_bytes(opened.payload)
+                return Ready.from_bytes(opened.payload).declaration
         return None
 
     def _post_site(self, manifest: Manifest, name: str, payload: bytes) -> None:

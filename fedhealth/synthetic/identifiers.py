@@ -106,6 +106,14 @@ _SOUND: dict[str, dict[str, Any]] = {
         "medicationCodeableConcept": _SNOMED,
         "effectiveDateTime": _TIME,
     },
+    "Consent": {
+        "status": "active",
+        "scope": {"coding": [{"code": "research"}]},
+        "category": [_LOINC],
+        "policyRule": {"coding": [{"code": "OPTIN"}]},
+        "patient": _PERSON,
+        "dateTime": _TIME,
+    },
     "Procedure": {"status": "completed", "subject": _PERSON, "code": _SNOMED, "performedDateTime": _TIME},
 }
 """A resource of each type that loads."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from fedhealth.cdm.record import read_record
 from fedhealth.cdm.tables import TABLES, Table
 from fedhealth.errors import ConfigError, DataError
+from fedhealth.privacy.people import MIN_CELL
 from fedhealth.validation.counting import CdmReader, Count, Structure
 from fedhealth.validation.data_docs import write_data_docs
-from fedhealth.validation.report import MIN_CELL, Check, ValidationReport, share_bucket
+from fedhealth.validation.report import Check, ValidationReport, share_bucket
 from fedhealth.validation.rules import rule
 from fedhealth.validation.suite import Judge, Judgement
 

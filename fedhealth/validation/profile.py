@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from fedhealth.cdm.tables import TABLES
 from fedhealth.errors import DataError
+from fedhealth.privacy.people import MIN_CELL
 from fedhealth.validation.quantities import QUANTITIES, VIEWS
 
 Counts = NDArray[np.int64]
-MIN_CELL = 11
 _NEEDED = (
     *("person", "visit_occurrence", "death", "measurement", "condition_occurrence", "drug_exposure"),
     "cdm_source",

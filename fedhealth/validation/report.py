@@ -3,9 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
+from fedhealth.privacy.people import MIN_CELL
 from fedhealth.validation.checks import Severity
 
-MIN_CELL = 11
 _BUCKETS = ((0.01, "under 1%"), (0.05, "1-5%"), (0.25, "5-25%"), (0.5, "25-50%"), (1.01, "over 50%"))
 
 

@@ -4,7 +4,7 @@ import hashlib
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -37,6 +37,8 @@ class SiteSettings(BaseModel):
       profile: how the CDM is de-identified.
       keep_weekday: whether dates move by whole weeks (``limited-dataset``).
       anonymizer: name of a configuration of Microsoft's FHIR anonymizer in the folder, to be followed as well.
+      consent_default: whether a patient of whom no consent speaks is left out (``opt-in``) or in (``opt-out``).
+      consent_codes: ``system|code`` of the provisions that are about this use (empty: codes of provisions permit nothing).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -50,6 +52,8 @@ class SiteSettings(BaseModel):
     profile: Profile = "local-only"
     keep_weekday: bool = False
     anonymizer: str | None = None
+    consent_default: Literal["opt-in", "opt-out"] = "opt-out"
+    consent_codes: tuple[str, ...] = ()
 
 
 class Target(BaseModel):

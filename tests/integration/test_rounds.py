@@ -8,8 +8,10 @@ from simulator.network import SITES, Network, make_study
 
 from fedhealth.aggregation.update import weighted_mean_plain
 from fedhealth.models.weights import flatten
+from fedhealth.privacy.consent import Consent, Provision
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.layout import quantisation_step
+from fedhealth.rounds.objects import Ready, site_key
 from fedhealth.training.local import train_local
 from fedhealth.training.plan import local_seed, plan_local
 
@@ -73,3 +75,33 @@ def test_a_coordinator_that_is_built_anew_finds_the_run_finished(finished):
     again = replace(network.coordinator, blamed={})
     assert again.find_open_round("run-1") is None
     assert again.close_round("run-1", 1).log_index == closed[1].log_index
+
+
+def test_a_patient_who_withdraws_is_in_no_sum_of_the_rounds_after(tmp_path):
+    network = Network(tmp_path, make_study(cohort={"min_patients": 11}))
+    leaving = np.unique(network.rows["hospital-02"].person)[:30]
+    network.coordinator.start_run(network.study, run="run-1", seed=7)
+    threads, outcomes, errors = network.follow("run-1")
+    closed = [network.run_round("run-1", number) for number in (0, 1)]
+    network.give_consents(
+        "hospital-02",
+        [Consent(int(person), None, False, Provision(type="deny")) for person in leaving],
+    )
+    closed += [network.run_round("run-1", number) for number in (2, 3)]
+    for thread in threads:
+        thread.join(timeout=30)
+    assert errors == {}
+    assert [each.round for each in closed] == [0, 1, 2, 3]
+    assert outcomes == {name: ["done"] * 4 for name in SITES}
+    readies = [ready_of(network, number) for number in range(4)]
+    assert [ready.consent.left_out for ready in readies] == [0, 0, 22, 22]
+    assert [ready.consent.patients for ready in readies] == [64, 64, 45, 45]
+    assert len({ready.consent.commitment for ready in readies}) == 4
+
+
+def ready_of(network, number):
+    key = site_key("run-1", number, "hospital-02", "ready")
+    opened = network.coordinator.board.read(
+        key, kind="ready", sender="hospital-02", role="site", run="run-1", round=number
+    )
+    return Ready.from_bytes(opened.payload)

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from fedhealth.audit.log import TransparencyLog
+from fedhealth.cdm.consent import save_consents
 from fedhealth.config import Timeouts
 from fedhealth.exchange import Board, FolderExchange
 from fedhealth.features.rows import Rows, save_rows
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets
+from fedhealth.privacy.consent import ConsentRules
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.objects import last_round, purposes_of
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
@@ -101,6 +103,13 @@ class Network:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_rows(path, rows)
         record_state(folder, SiteDataState(passed=True, reason=None))
+        self.give_consents(name, [])
+
+    def give_consents(self, name, consents, default="opt-out"):
+        """Consents as a load leaves them."""
+        private = self.site_folder(name).cdm / "private"
+        private.mkdir(parents=True, exist_ok=True)
+        save_consents(private, consents, ConsentRules(default))
 
     def node(self, name, dies_at=None):
         folder = self.site_folder(name)
@@ -140,12 +149,13 @@ class Network:
         return threads, outcomes, errors
 
     def run_rounds(self, run, coordinator=None):
+        rounds = range(last_round(self.study) + 1)
+        return [self.run_round(run, number, coordinator) for number in rounds]
+
+    def run_round(self, run, number, coordinator=None):
         node = coordinator or self.coordinator
-        closed = []
-        for number in range(last_round(self.study) + 1):
-            node.open_round(run, number)
-            cohort = tuple(node.wait_for_sites(run, number).ready)
-            for purpose in purposes_of(self.study, number):
-                node.secure_sum(run, number, purpose, cohort=cohort)
-            closed.append(node.close_round(run, number))
-        return closed
+        node.open_round(run, number)
+        cohort = tuple(node.wait_for_sites(run, number).ready)
+        for purpose in purposes_of(self.study, number):
+            node.secure_sum(run, number, purpose, cohort=cohort)
+        return node.close_round(run, number)

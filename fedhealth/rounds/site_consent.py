@@ -1,0 +1,84 @@
+"""Who of a study's patients consents when a round starts, what is told of it, and what stays as evidence.
+
+A site asks anew at every round, of the consents of its last load and by its own clock. What it decided is kept in
+``consent/<run>-<round>.json`` before anything is posted: a site that was killed goes on with the same people, or not at all.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth.cdm.consent import read_consents
+from fedhealth.errors import DataError
+from fedhealth.features.rows import Rows
+from fedhealth.privacy.consent import coarse, commitment, left_out
+from fedhealth.rounds.journal import write_durably
+from fedhealth.rounds.objects import ConsentStatement
+from fedhealth.rounds.site_data import SiteFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Consenting:
+    """The rows of those who consent, and what the site says of them."""
+
+    rows: Rows
+    statement: ConsentStatement
+
+
+def consenting(
+    folder: SiteFolder, rows: Rows, *, site_secret: bytes, run: str, number: int, now: datetime
+) -> Consenting:
+    """Keep the rows of those who consent at the start of a round.
+
+    Guarantees: the first answer for a round is kept, with the list of ids that opens its commitment; later calls for the
+    round return the same people.
+
+    Args:
+      folder: the site's folder.
+      rows: all rows of the study.
+      site_secret: 32 bytes; it salts the commitment.
+      run: the run.
+      number: the round.
+      now: with a time zone; not used if the round was answered before.
+
+    Raises:
+      DataError: the consents cannot be read, or are others than those that this round was answered with.
+    """
+    evidence = folder.path / "consent" / f"{run}-{number}.json"
+    before = json.loads(evidence.read_bytes()) if evidence.exists() else None
+    at = now if before is None else datetime.fromisoformat(before["at"])
+    consents, rules = read_consents(folder.cdm)
+    people = np.unique(rows.person)
+    out = left_out(people, consents, rules=rules, now=at)
+    kept = people[~out]
+    told = commitment(kept, site_secret=site_secret, run=run, number=number)
+    if before is None:
+        _keep(
+            folder,
+            evidence.name,
+            kept,
+            {"at": at.isoformat(), "commitment": told, "left_out": int(out.sum())},
+        )
+    elif before["commitment"] != told:
+        raise DataError(
+            "the consents changed within a round (code consent_changed)", "wait for the next round"
+        )
+    statement = ConsentStatement(
+        commitment=told, patients=coarse(len(kept)), left_out=coarse(len(people) - len(kept))
+    )
+    return Consenting(rows.where(np.isin(rows.person, kept)), statement)
+
+
+def _keep(folder: SiteFolder, name: str, kept: NDArray[np.int64], decided: dict[str, str | int]) -> None:
+    """Write the list of ids (once for rounds that share it), then the decision that names it."""
+    place = folder.path / "consent"
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = kept.astype(">i8").tobytes()
+    ids = f"{hashlib.sha256(data).hexdigest()[:32]}.ids"
+    if not (place / ids).exists():
+        write_durably(place / ids, data)
+    write_durably(place / name, json.dumps(decided | {"ids": ids, "patients": len(kept)}).encode())
