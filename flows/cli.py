@@ -114,7 +114,12 @@ def export_meds(
 
 @app.command()
 def harmonize(
-    fhir: Path = typer.Option(..., help="Folder of FHIR R4 files: .ndjson, .ndjson.gz, .json bundles."),
+    fhir: Path | None = typer.Option(
+        None, help="Folder of FHIR R4 files: .ndjson, .ndjson.gz, .json bundles."
+    ),
+    omop: str | None = typer.Option(
+        None, help="Instead of --fhir: folder of OMOP Parquet or CSV, or postgresql://host/db?schema=cdm."
+    ),
     cdm: Path = typer.Option(..., help="Folder to write: OMOP 5.4 Parquet and accounting.json."),
     site_map: Path | None = typer.Option(None, help="Folder with ConceptMap JSON and site.yaml."),
     site: str = "site",
@@ -123,29 +128,46 @@ def harmonize(
     workers: int = typer.Option(1, min=1, help="Processes that share the work."),
     json_file: JsonFile = None,
 ) -> None:
-    """Convert a hospital's FHIR R4 to OMOP 5.4, with nothing lost: read = loaded + excluded + quarantined."""
+    """Convert a hospital's FHIR R4 (or its own OMOP) to OMOP 5.4: read = loaded + excluded + quarantined."""
     from fedhealth.cdm import harmonize as convert
+    from fedhealth.cdm.omop import import_omop
     from fedhealth.cdm.record import read_record
     from fedhealth.fhir.files import find_files
     from fedhealth.identity import SiteSecrets
     from fedhealth.validation.losses import find_losses
-    from flows.progress import stages
+    from flows.progress import spinner, stages
 
-    find_files(fhir)
-    secrets = SiteSecrets.load_or_create(cdm.parent / f".{cdm.name}.keys")
-    with stages(Console(stderr=True)) as show:
-        accounting = convert(
-            fhir,
-            cdm,
-            site=site,
-            site_map=site_map,
-            site_secret=secrets.site_secret,
-            validate=validate,
-            verdicts=cdm.parent / f".{cdm.name}.keys",
-            profile=profile,
-            workers=workers,
-            progress=show,
-        )
+    if (fhir is None) == (omop is None):
+        raise ConfigError("harmonize needs exactly one of --fhir and --omop", "name the source")
+    if fhir is not None:
+        find_files(fhir)
+    keys = cdm.parent / f".{cdm.name}.keys"
+    secret = SiteSecrets.load_or_create(keys).site_secret
+    if fhir is not None:
+        with stages(Console(stderr=True)) as show:
+            accounting = convert(
+                fhir,
+                cdm,
+                site=site,
+                site_map=site_map,
+                site_secret=secret,
+                validate=validate,
+                verdicts=keys,
+                profile=profile,
+                workers=workers,
+                progress=show,
+            )
+    else:
+        with spinner(Console(stderr=True), "import"):
+            accounting = import_omop(
+                str(omop),
+                cdm,
+                site=site,
+                site_map=site_map,
+                site_secret=secret,
+                profile=profile,
+                threads=workers,
+            )
     _write_json(json_file, accounting.to_json())
     table = Table(
         "resource", "read", "loaded", "excluded", "quarantined", title="Accounting (stays at the site)"

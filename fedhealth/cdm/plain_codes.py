@@ -52,6 +52,13 @@ def is_plain_code(system: str, code: str, site_map: SiteMap) -> bool:
     return system in _ICD10 and _ICD10_FORM.fullmatch(code) is not None
 
 
+def is_plain_bare(code: str, site_map: SiteMap) -> bool:
+    """Whether a code without its system is named by the site's map, or has the form of a system that proves itself."""
+    return any(code == named for _, named in site_map.named) or any(
+        is_plain_code(system, code, SiteMap()) for system in (_LOINC, _SNOMED, _ICD10[0], _ICD10_PCS[0])
+    )
+
+
 def is_plain_system(system: str, site_map: SiteMap) -> bool:
     """Whether a code system is named by a map or is a standard one."""
     return (

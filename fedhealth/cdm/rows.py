@@ -185,11 +185,15 @@ def write_people(database: duckdb.DuckDBPyConnection) -> None:
         database.execute(statement)
 
 
-def find_lived(database: duckdb.DuckDBPyConnection) -> None:
-    """Make ``lived``: a person's first and last day, and the first time. Needs ``visit``, out_death, events."""
-    days = [
-        "SELECT person_id, began::DATE AS day, greatest(began::DATE, end_date) AS last, moment(start_text) AS timed FROM visit"
-    ]
+_STAYS = "SELECT person_id, began::DATE AS day, greatest(began::DATE, end_date) AS last, moment(start_text) AS timed FROM visit"
+
+
+def find_lived(database: duckdb.DuckDBPyConnection, *, visits: str = _STAYS) -> None:
+    """Make ``lived``: a person's first and last day, and the first time. Needs ``visit``, out_death, events.
+
+    ``visits`` is SQL for (person_id, day, last, timed) of every visit.
+    """
+    days = [visits]
     for name, table in EVENT_TABLES.items():
         time = f"{table.day}time"
         days.append(

@@ -8,11 +8,13 @@ something, and ``other`` for a unit. Numbers and booleans are no source codes. A
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import duckdb
 import pyarrow as pa
 
 from fedhealth.cdm.plain_codes import (
+    is_plain_bare,
     is_plain_code,
     is_plain_system,
     is_plain_unit,
@@ -53,15 +55,20 @@ class _Carried:
         return self.patients.get(text, 0) >= MIN_CELL
 
 
-def hide_rare_sources(database: duckdb.DuckDBPyConnection, site_map: SiteMap) -> dict[tuple[str, str], str]:
+def hide_rare_sources(
+    database: duckdb.DuckDBPyConnection, site_map: SiteMap, *, is_foreign: bool = False
+) -> dict[tuple[str, str], str]:
     """Decide what of the ``out_`` tables may not stay; makes ``hidden`` (kind, value, shown) over all columns.
+
+    Where the tables are another's (``is_foreign``), a code may stand without its system: then it must have the form of LOINC,
+    SNOMED CT or ICD-10, or be carried by enough patients; and a value that is no code, number or boolean goes.
 
     Returns:
       By (table, column) the name of a table (value, shown) of what to replace there; columns that need none are absent.
     """
     replaced, listed = {}, list[tuple[str, str, str]]()
     for kind, columns, decide in (
-        ("code", CODE_COLUMNS, _show_codes),
+        ("code", CODE_COLUMNS, partial(_show_codes, is_foreign=is_foreign)),
         ("unit", UNIT_COLUMNS, _show_units),
     ):
         for table, names in columns.items():
@@ -78,23 +85,36 @@ def hide_rare_sources(database: duckdb.DuckDBPyConnection, site_map: SiteMap) ->
     return replaced
 
 
+_VALUES = ("value_source_value", "value_as_string")
+_NUMBER_OR_FLAG = "try_cast({0} AS DOUBLE) IS NOT NULL OR lower({0}) IN ('true', 'false', 'yes', 'no')"
+
+
 def _show_codes(
-    database: duckdb.DuckDBPyConnection, table: str, column: str, site_map: SiteMap
+    database: duckdb.DuckDBPyConnection, table: str, column: str, site_map: SiteMap, *, is_foreign: bool
 ) -> dict[str, str]:
     """What stands for each ``system|code`` that may not stay."""
 
     def is_plain(value: str) -> bool:
-        system, _, code = value.partition("|")
+        system, bar, code = value.partition("|")
+        if not bar:
+            return column not in _VALUES and is_plain_bare(value, site_map)
         return is_plain_system(system, site_map) and is_plain_code(system, code, site_map)
 
-    doubtful = _doubtful(database, table, column, f"contains({column}, '|')", is_plain)
+    where = f"contains({column}, '|')"
+    if is_foreign:
+        where = f"NOT ({_NUMBER_OR_FLAG.format(column)})" if column in _VALUES else "true"
+    doubtful = _doubtful(database, table, column, where, is_plain)
     if not doubtful:
         return {}
     codes = _carried(database, table, column, doubtful, of="value")
     systems = _carried(database, table, column, doubtful, of="split_part(value, '|', 1)")
     shown = {}
     for value in doubtful:
-        system, _, code = value.partition("|")
+        system, bar, code = value.partition("|")
+        if not bar:
+            if column in _VALUES or not (looks_like_code(value) and codes.enough(value)):
+                shown[value] = OTHER
+            continue
         stays = is_plain_system(system, site_map) or (looks_like_system(system) and systems.enough(system))
         if stays and (
             is_plain_code(system, code, site_map) or (looks_like_code(code) and codes.enough(value))

@@ -15,19 +15,20 @@ SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 class SiteEntry(BaseModel):
-    """One site: where its FHIR (or OMOP) folder and its map folder are."""
+    """One site: where its FHIR (or OMOP) folder, or OMOP database, and its map folder are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: SiteName
     fhir: Path | None = None
     cdm: Path | None = None
+    omop: str | None = None
     site_map: Path | None = None
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        if (self.fhir is None) == (self.cdm is None):
-            raise ValueError("a site needs exactly one of fhir and cdm")
+        if sum(source is not None for source in (self.fhir, self.cdm, self.omop)) != 1:
+            raise ValueError("a site needs exactly one of fhir, cdm and omop")
         return self
 
 
@@ -124,6 +125,8 @@ def check_sources(consortium: Consortium) -> None:
       DataError: a FHIR folder holds no FHIR file.
     """
     for entry in consortium.sites:
+        if entry.omop is not None:
+            continue
         source = entry.fhir or entry.cdm
         if source is None or not source.is_dir():
             raise ConfigError(f"site {entry.name}: its data folder does not exist", "correct its path")
@@ -136,7 +139,11 @@ def check_sources(consortium: Consortium) -> None:
 
 def _resolved(entry: SiteEntry, base: Path) -> SiteEntry:
     paths = {name: getattr(entry, name) for name in ("fhir", "cdm", "site_map")}
-    return SiteEntry(name=entry.name, **{key: base / path for key, path in paths.items() if path is not None})
+    return SiteEntry(
+        name=entry.name,
+        omop=entry.omop,
+        **{key: base / path for key, path in paths.items() if path is not None},
+    )
 
 
 def _split(option: str, flag: str) -> tuple[str, Path]:
@@ -152,6 +159,6 @@ def _split(option: str, flag: str) -> tuple[str, Path]:
 
 
 def _entry(name: str, folder: Path, site_map: Path | None) -> SiteEntry:
-    is_omop = (folder / "person.parquet").exists()
+    is_omop = any((folder / f"person{suffix}").exists() for suffix in (".parquet", ".csv", ".csv.gz"))
     source = {"cdm": folder} if is_omop else {"fhir": folder}
     return SiteEntry(name=name, site_map=site_map, **source)

@@ -85,10 +85,10 @@ class Launch:
         """One site's FHIR (or OMOP) to its CDM; a site that cannot be read is out, with its reason."""
         entry = self.consortium.entry(site)
         with self._site_stage("harmonise", site):
-            if entry.cdm is not None:
-                result = self.pool.call(site, "use_cdm", str(entry.cdm))
+            map_folder = None if entry.site_map is None else str(entry.site_map)
+            if (omop := entry.omop or entry.cdm) is not None:
+                result = self.pool.call(site, "use_omop", str(omop), map_folder)
             else:
-                map_folder = None if entry.site_map is None else str(entry.site_map)
                 result = self.pool.call(
                     site, "harmonise", str(entry.fhir), map_folder, self.settings.fhir_validation
                 )

@@ -21,7 +21,7 @@ from fedhealth.identity import PartyKeys, SignedRoster, SiteSecrets, seed_materi
 from fedhealth.rounds.site import SiteNode
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state, rows_of
 from fedhealth.rounds.site_environment import join
-from fedhealth.rounds.site_load import harmonise_site, link_cdm, validate_site
+from fedhealth.rounds.site_load import harmonise_site, load_omop, validate_site
 from fedhealth.study.spec import Study
 
 
@@ -49,8 +49,8 @@ class SiteProcess:
 
     def harmonise(self, fhir: str, site_map: str | None, validate: FhirValidation) -> dict[str, Any]:
         """FHIR to CDM. A site whose data cannot be read abstains; the reason code is returned."""
-        try:
-            harmonise_site(
+        return self._loaded(
+            lambda: harmonise_site(
                 self.folder,
                 Path(fhir),
                 site=self.config.name,
@@ -58,15 +58,27 @@ class SiteProcess:
                 site_secret=self.secrets.site_secret,
                 validate=validate,
             )
+        )
+
+    def use_omop(self, source: str, site_map: str | None) -> dict[str, Any]:
+        """Take OMOP that is there already. A site whose data cannot be read abstains; the reason code is returned."""
+        return self._loaded(
+            lambda: load_omop(
+                self.folder,
+                source,
+                site=self.config.name,
+                site_map=None if site_map is None else Path(site_map),
+                site_secret=self.secrets.site_secret,
+            )
+        )
+
+    def _loaded(self, load: Callable[[], object]) -> dict[str, Any]:
+        try:
+            load()
         except DataError as error:
             record_state(self.folder, SiteDataState(passed=False, reason="data_unreadable"))
             _log_failure("harmonise", error)
             return {"state": "failed", "problem": error.problem, "fix": error.fix}
-        return {"state": "harmonised"}
-
-    def use_cdm(self, cdm: str) -> dict[str, Any]:
-        """Take a folder that is OMOP already; it must carry a de-identification record."""
-        link_cdm(self.folder, Path(cdm))
         return {"state": "harmonised"}
 
     def validate(self) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def serve_site(connection: Connection, config: SiteConfig) -> None:
     process = SiteProcess(config)
     commands: Mapping[str, Callable[..., Any]] = {
         name: getattr(process, name)
-        for name in ("enrol", "harmonise", "use_cdm", "validate", "build_rows", "admit", "follow")
+        for name in ("enrol", "harmonise", "use_omop", "validate", "build_rows", "admit", "follow")
     }
     while True:
         try:

@@ -4,6 +4,7 @@ FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
 FEDHEALTH_SITE          the site's name
 FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, cdm/, journal/, policy.yaml
 FEDHEALTH_SITE_FHIR     folder of FHIR files; FEDHEALTH_SITE_MAP optional
+FEDHEALTH_SITE_OMOP     instead of it: folder of OMOP files, or postgresql://host/database?schema=cdm
 FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
@@ -80,11 +81,17 @@ def secrets_from_environment(environ: Mapping[str, str]) -> SiteSecrets:
     return SiteSecrets.load_or_create(folder_from_environment(environ).keys)
 
 
-def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path, Path | None]:
-    """The site's name, its FHIR folder and its map folder."""
+def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path | None, Path | None]:
+    """The site's name, its FHIR folder (None where it has OMOP) and its map folder."""
     site_map = environ.get("FEDHEALTH_SITE_MAP")
-    name, fhir = required(environ, "FEDHEALTH_SITE"), Path(required(environ, "FEDHEALTH_SITE_FHIR"))
-    return name, fhir, None if site_map is None else Path(site_map)
+    has_omop = omop_from_environment(environ) is not None
+    fhir = None if has_omop else Path(required(environ, "FEDHEALTH_SITE_FHIR"))
+    return required(environ, "FEDHEALTH_SITE"), fhir, None if site_map is None else Path(site_map)
+
+
+def omop_from_environment(environ: Mapping[str, str]) -> str | None:
+    """The site's OMOP folder or database, if it has one instead of FHIR."""
+    return environ.get("FEDHEALTH_SITE_OMOP") or None
 
 
 @lru_cache(maxsize=4)

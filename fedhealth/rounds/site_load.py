@@ -5,7 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from fedhealth.cdm import Accounting, Crew, Progress, harmonize
+from fedhealth.cdm.omop import import_omop
+from fedhealth.cdm.record import read_record
 from fedhealth.config import FhirValidation
+from fedhealth.errors import DataError
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import Quality, QualitySeverity
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
@@ -46,8 +49,30 @@ def harmonise_site(
     )
 
 
+def load_omop(
+    folder: SiteFolder, source: str, *, site: str, site_map: Path | None, site_secret: bytes
+) -> Accounting | None:
+    """Take a hospital's own OMOP: a folder that says how it was de-identified is linked, any other source is imported.
+
+    Returns:
+      The account of the import; None for a link.
+
+    Raises:
+      ConfigError, DataError: the source is wrong or cannot be read.
+    """
+    try:
+        read_record(Path(source))
+    except DataError:
+        _forget_derived(folder)
+        if folder.cdm.is_symlink():
+            folder.cdm.unlink()
+        return import_omop(source, folder.cdm, site=site, site_map=site_map, site_secret=site_secret)
+    link_cdm(folder, Path(source))
+    return None
+
+
 def link_cdm(folder: SiteFolder, cdm: Path) -> None:
-    """Take a folder that is OMOP already as the site's CDM; what was derived from an older one is dropped.
+    """Take a CDM of ours that lies elsewhere as the site's; what was derived from an older one is dropped.
 
     Its files are read where they lie; a CDM that was harmonised into the site's folder is removed.
     """

@@ -11,10 +11,11 @@ from fedhealth.config import FhirValidation
 from fedhealth.rounds.boundary import at_the_boundary
 from fedhealth.rounds.site_environment import (
     folder_from_environment,
+    omop_from_environment,
     secrets_from_environment,
     source_from_environment,
 )
-from fedhealth.rounds.site_load import harmonise_site, validate_site
+from fedhealth.rounds.site_load import harmonise_site, load_omop, validate_site
 from tasks.policies import ONCE
 
 
@@ -34,14 +35,19 @@ def _mapped(stage: str, work: Path, parts: Sequence[Part]) -> Iterator[int]:
 @task(task_run_name="harmonise", **ONCE)
 @at_the_boundary
 def harmonise(validate: FhirValidation) -> int:
-    """FHIR to CDM; returns the number of resource types read."""
+    """FHIR, or the site's own OMOP, to CDM; returns the number of resource types (tables) read."""
     site, fhir, site_map = source_from_environment(os.environ)
+    folder, secret = folder_from_environment(os.environ), secrets_from_environment(os.environ).site_secret
+    if fhir is None:
+        omop = omop_from_environment(os.environ) or ""
+        read = load_omop(folder, omop, site=site, site_map=site_map, site_secret=secret)
+        return len(read.resources) if read else 0
     accounting = harmonise_site(
-        folder_from_environment(os.environ),
+        folder,
         fhir,
         site=site,
         site_map=site_map,
-        site_secret=secrets_from_environment(os.environ).site_secret,
+        site_secret=secret,
         validate=validate,
         crew=_mapped,
     )

@@ -7,10 +7,12 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from simulator.hospital import SECRET, Loaded
 
 from fedhealth.cdm import harmonize
+from fedhealth.cdm.meds import export_meds
 from fedhealth.fhir.resources import LOADED
 from fedhealth.vocabulary.maps import shipped_codes
 
@@ -101,6 +103,26 @@ def test_every_mapped_number_with_its_own_unit_is_kept_as_it_is(synthea):
             assert kept[f"Observation/{each['id']}"] == [concept, pytest.approx(quantity["value"])]
             checked += 1
     assert checked > 10_000
+
+
+@need(SYNTHEA)
+def test_the_meds_export_has_an_event_for_every_row(synthea, tmp_path):
+    counts = export_meds(synthea.folder, tmp_path / "meds").events
+    tables = synthea.account.tables
+    for table in (
+        "condition_occurrence",
+        "drug_exposure",
+        "procedure_occurrence",
+        "measurement",
+        "observation",
+    ):
+        assert counts.get(table, 0) == tables[table], table
+    for table in ("visit_occurrence", "visit_detail"):
+        assert counts.get(table, 0) == counts.get(f"{table}_end", 0) == tables[table], table
+    assert counts["person"] == tables["person"]
+    assert counts.get("death", 0) == tables["death"]
+    written = pq.read_table(tmp_path / "meds" / "data")
+    assert written.num_rows == sum(counts.values()) > 10_000
 
 
 @need(HL7)

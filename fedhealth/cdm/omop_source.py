@@ -1,0 +1,123 @@
+"""A hospital's own OMOP, a folder of Parquet or CSV files or a PostgreSQL schema, as DuckDB views."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import duckdb
+
+from fedhealth.cdm.tables import TABLES
+from fedhealth.cdm.workspace import quoted
+from fedhealth.errors import ConfigError, DataError
+
+_SCHEMES = ("postgresql", "postgres")
+
+
+def open_omop(database: duckdb.DuckDBPyConnection, source: str, work: Path) -> dict[str, set[str]]:
+    """Make ``src_<table>`` of every table of ours that the source has; names count in any case.
+
+    Args:
+      database: where the views are made.
+      source: a folder with ``<table>.parquet`` or ``<table>.csv`` (also ``.csv.gz``), or
+        ``postgresql://host/database?schema=cdm`` (``public`` if it names none).
+      work: a folder for what is copied from PostgreSQL.
+
+    Returns:
+      By table, its columns in small letters.
+
+    Raises:
+      ConfigError: there is no such source, or it has no person and visit_occurrence.
+      DataError: it cannot be read; the message holds no value and no password.
+    """
+    if urlsplit(source).scheme in _SCHEMES:
+        found = _copy_postgres(database, source, work)
+    else:
+        found = _view_files(database, Path(source))
+    missing = [name for name in ("person", "visit_occurrence") if name not in found]
+    if missing:
+        raise ConfigError(
+            f"the OMOP source has no table {', '.join(missing)}", "name the folder or the schema of the CDM"
+        )
+    return {
+        name: {row[0].lower() for row in database.execute(f"DESCRIBE src_{name}").fetchall()}
+        for name in found
+    }
+
+
+def _view_files(database: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such OMOP folder", "give a folder of Parquet or CSV files, or postgresql://"
+        )
+    by_name = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
+    found = []
+    for name in TABLES:
+        for suffix, reader in ((".parquet", "read_parquet"), (".csv", "read_csv"), (".csv.gz", "read_csv")):
+            if (path := by_name.get(name + suffix)) is not None:
+                options = "" if reader == "read_parquet" else ", all_varchar = true, header = true"
+                database.execute(f"CREATE VIEW src_{name} AS FROM {reader}('{quoted(path)}'{options})")
+                found.append(name)
+                break
+    return found
+
+
+def _copy_postgres(database: duckdb.DuckDBPyConnection, source: str, work: Path) -> list[str]:
+    """Copy the columns that we know of each table as CSV, one table at a time; nothing is held in memory."""
+    try:
+        import psycopg2
+    except ImportError:
+        raise ConfigError(
+            "reading OMOP from PostgreSQL needs psycopg2", "pip install 'fedhealth[postgres]'"
+        ) from None
+    url, schema = _schema_of(source)
+    found = []
+    try:
+        with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+            connection.set_session(readonly=True)
+            cursor.execute("SET TIME ZONE 'UTC'")
+            cursor.execute(
+                "SELECT lower(table_name), table_name, lower(column_name), column_name "
+                "FROM information_schema.columns WHERE table_schema = %s ORDER BY ordinal_position",
+                (schema,),
+            )
+            listed = _columns(cursor.fetchall())
+            for name, (table, columns) in listed.items():
+                path = work / f"{name}.csv"
+                names = ", ".join(_identifier(column) for column in columns)
+                with path.open("wb") as file:
+                    cursor.copy_expert(
+                        f"COPY (SELECT {names} FROM {_identifier(schema)}.{_identifier(table)}) TO STDOUT "
+                        "WITH (FORMAT csv, HEADER)",
+                        file,
+                    )
+                database.execute(
+                    f"CREATE VIEW src_{name} AS FROM read_csv('{quoted(path)}', all_varchar = true, header = true)"
+                )
+                found.append(name)
+    except psycopg2.Error as error:
+        raise DataError(
+            f"the OMOP database cannot be read (code {type(error).__name__})",
+            "check address, user, schema and rights",
+        ) from None
+    return found
+
+
+def _columns(rows: Iterable[tuple[str, str, str, str]]) -> dict[str, tuple[str, list[str]]]:
+    """By table of ours: its name and the names of its columns that we know, as the database spells them."""
+    listed: dict[str, tuple[str, list[str]]] = {}
+    for name, table, column, spelt in rows:
+        if name in TABLES and column in TABLES[name].column_names:
+            listed.setdefault(name, (table, []))[1].append(spelt)
+    return listed
+
+
+def _schema_of(source: str) -> tuple[str, str]:
+    """The URL without ``schema``, and the schema."""
+    parts = urlsplit(source)
+    query = dict(parse_qsl(parts.query))
+    schema = query.pop("schema", "public")
+    return urlunsplit(parts._replace(query=urlencode(query))), schema
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

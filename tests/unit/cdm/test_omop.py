@@ -1,0 +1,251 @@
+"""A hospital's own OMOP as a CDM of ours: the same rows under other ids, the same de-identification, an exact account."""
+
+import json
+
+import duckdb
+import pytest
+from simulator.hospital import SECRET, Loaded, key
+
+from fedhealth.cdm import harmonize
+from fedhealth.cdm.accounting import read_accounting
+from fedhealth.cdm.consent import read_consents
+from fedhealth.cdm.omop import import_omop
+from fedhealth.cdm.tables import TABLES
+from fedhealth.errors import ConfigError, DataError
+from fedhealth.synthetic.consortium import generate_hospital
+from fedhealth.validation import validate_cdm
+
+PERSON = "person_id,gender_concept_id,year_of_birth,race_concept_id,ethnicity_concept_id,person_source_value"
+VISIT = "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_end_date,visit_type_concept_id"
+MEASURED = (
+    "measurement_id,person_id,measurement_concept_id,measurement_date,measurement_type_concept_id,"
+    "value_as_number,visit_occurrence_id,measurement_source_value,unit_source_value"
+)
+ADA, BO = "1,8532,1950,0,0,MRN-77001", "2,8507,1990,0,0,MRN-77002"
+STAY = "10,1,9201,2021-05-01,2021-05-04,32817"
+
+
+def write(folder, **tables):
+    folder.mkdir(exist_ok=True)
+    for name, (header, *rows) in tables.items():
+        (folder / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def take(tmp_path):
+    """Import the OMOP of CSV tables."""
+
+    def run(site_map=None, profile=None, secret=SECRET, **tables):
+        source = write(tmp_path / "source", **tables)
+        account = import_omop(
+            str(source),
+            tmp_path / "cdm",
+            site="house",
+            site_map=site_map,
+            site_secret=secret,
+            profile=profile,
+        )
+        return Loaded(tmp_path / "cdm", account)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def harmonised(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "fhir").mkdir()
+    for kind, lines in generate_hospital(4, patients=40, seed=5)[2].items():
+        (folder / "fhir" / f"{kind}.ndjson").write_bytes(b"\n".join(lines) + b"\n")
+    harmonize(folder / "fhir", folder / "cdm", site="house", site_secret=SECRET, validate="off")
+    return folder / "cdm"
+
+
+def without_ids(folder, table):
+    columns = [
+        column.name
+        for column in TABLES[table].columns
+        if not column.name.endswith("_id") or column.name.endswith("concept_id")
+    ]
+    with duckdb.connect(":memory:") as database:
+        names = ", ".join(columns)
+        return database.execute(f"SELECT {names} FROM '{folder / table}.parquet' ORDER BY ALL").fetchall()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_cdm_of_ours_taken_as_anothers_has_the_same_rows_under_other_ids(harmonised, tmp_path, form):
+    source = harmonised
+    if form == "csv":
+        source = tmp_path / "csv"
+        source.mkdir()
+        with duckdb.connect(":memory:") as database:
+            for table in TABLES:
+                database.execute(
+                    f"COPY (FROM '{harmonised / table}.parquet') TO '{source / table.upper()}.CSV' (HEADER)"
+                )
+    account = import_omop(str(source), tmp_path / "cdm", site="house", site_secret=SECRET)
+    for table in TABLES:
+        if table != "cdm_source":
+            assert without_ids(tmp_path / "cdm", table) == without_ids(harmonised, table), table
+    assert account.tables["measurement"] > 1000
+    assert all(count.read == count.loaded for count in account.resources.values())
+    assert read_accounting(tmp_path / "cdm") == account
+    report = validate_cdm(tmp_path / "cdm")
+    assert report.passed, report.reason
+
+
+def test_the_links_between_the_tables_stay(harmonised, tmp_path):
+    import_omop(str(harmonised), tmp_path / "cdm", site="house", site_secret=SECRET)
+    query = (
+        "SELECT v.visit_start_date, v.visit_concept_id, m.measurement_date, m.value_as_number, p.year_of_birth "
+        "FROM '{0}/measurement.parquet' m JOIN '{0}/visit_occurrence.parquet' v USING (visit_occurrence_id, person_id) "
+        "JOIN '{0}/person.parquet' p USING (person_id) ORDER BY ALL"
+    )
+    with duckdb.connect(":memory:") as database:
+        ours = database.execute(query.format(tmp_path / "cdm")).fetchall()
+        theirs = database.execute(query.format(harmonised)).fetchall()
+    assert ours == theirs
+    assert len(ours) > 500
+
+
+def test_ids_are_keyed_and_the_hospitals_own_are_in_private_only(take):
+    loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY])
+    assert loaded.column("person", "person_id") == [key("Person/1")]
+    assert loaded.one("visit_occurrence", "visit_occurrence_id", "person_id") == (
+        key("Visit/10"),
+        key("Person/1"),
+    )
+    assert ("visit_occurrence", key("Visit/10"), "10") in loaded.rows("private/id_map")
+    assert take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], secret=bytes(32)).column(
+        "person", "person_id"
+    ) != [key("Person/1")]
+
+
+def test_what_we_do_not_know_is_not_read(take):
+    loaded = take(
+        person=[PERSON, ADA],
+        visit_occurrence=[VISIT + ",provider_id,note", STAY + ",7,SECRETWORD"],
+        note=["note_id,person_id,note_text", "1,1,SECRETWORD"],
+    )
+    for path in loaded.folder.rglob("*"):
+        if path.suffix == ".parquet":
+            with duckdb.connect(":memory:") as database:
+                text = str(database.execute(f"FROM '{path}'").fetchall())
+            assert "SECRETWORD" not in text
+            assert "MRN-77001" not in text
+
+
+def test_rows_that_cannot_be_used_are_quarantined_with_their_reason(take):
+    loaded = take(
+        person=[PERSON, ADA, BO, BO, "3,x,1990,0,0,y"],
+        visit_occurrence=[
+            VISIT,
+            STAY,
+            "11,9,9201,2021-05-01,2021-05-02,32817",
+            "12,1,9201,soon,2021-05-02,32817",
+        ],
+        measurement=[
+            MEASURED,
+            "1,1,3027018,2021-05-02,32817,80,10,8867-4,/min",
+            "2,1,3027018,2021-05-02,32817,high,99,8867-4,/min",
+            "3,2,3027018,2021-05-02,32817,70,,8867-4,/min",
+        ],
+        death=["person_id,death_date,death_type_concept_id", "1,2021-06-02,32817", "1,2021-06-01,32817"],
+    )
+    assert loaded.reasons("person") == {"quarantined:duplicate_key": 2, "quarantined:missing_required": 1}
+    assert loaded.reasons("visit_occurrence") == {
+        "quarantined:dangling_person": 1,
+        "quarantined:missing_required": 1,
+    }
+    assert loaded.reasons("measurement") == {"quarantined:dangling_person": 1}
+    assert loaded.reasons("death") == {"quarantined:duplicate_key": 1}
+    assert loaded.column("death", "death_date")[0].isoformat() == "2021-06-01"
+    assert loaded.account.notes == {"value_unreadable": 3}  # a concept, a day, a number
+    assert sorted(loaded.rows("measurement", "value_as_number", "visit_occurrence_id"), key=str) == [
+        (80.0, key("Visit/10")),
+        (None, None),
+    ]
+    assert len(loaded.rows("private/quarantine")) == 7
+
+
+def test_dates_and_births_follow_the_profile(take):
+    tables = {
+        "person": [PERSON, "1,8532,1920,0,0,x"],
+        "visit_occurrence": [
+            VISIT + ",discharged_to_concept_id",
+            STAY + ",8536",
+            "11,1,9201,2021-08-01,2022-01-01,32817,32220",
+        ],
+    }
+    loaded = take(profile="safe-harbor", **tables)
+    starts = loaded.column("visit_occurrence", "visit_start_date")
+    assert str(min(starts)) == "2021-01-01"
+    assert (max(starts) - min(starts)).days == 92
+    ends = dict(loaded.rows("visit_occurrence", "visit_start_date", "visit_end_date"))
+    assert (ends[max(starts)] - max(starts)).days == 92  # still a patient: the extract's day is not told
+    assert loaded.column("person", "year_of_birth") == [max(starts).year - 90]
+    assert loaded.record()["profile"] == "safe-harbor"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("8867-4", "8867-4"),
+        ("I50.9", "I50.9"),
+        ("http://loinc.org|8867-4", "http://loinc.org|8867-4"),
+        ("Quillfeather", "other"),
+        ("MRN77001", "other"),
+        ("urn:x|Quillfeather", "|other"),
+    ],
+)
+def test_source_values_follow_the_rule_of_rare_codes(take, value, shown):
+    row = f"1,1,3027018,2021-05-02,32817,80,10,{value},Quill feather"
+    loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[MEASURED, row])
+    assert loaded.one("measurement", "measurement_source_value", "unit_source_value") == (shown, "other")
+
+
+def test_text_values_are_codes_numbers_and_flags_or_go(take):
+    header = "observation_id,person_id,observation_concept_id,observation_date,observation_type_concept_id,value_as_string"
+    texts = ("Maria Quill", "Maria", "12.5", "true", "http://snomed.info/sct|266919005")
+    people = [PERSON, *(f"{n},8532,1950,0,0,x" for n in range(1, 13))]
+    rows = [f"{n}{i},{n},0,2021-05-02,32817,{text}" for n in range(1, 13) for i, text in enumerate(texts)]
+    loaded = take(person=people, visit_occurrence=[VISIT, STAY], observation=[header, *rows])
+    assert set(loaded.column("observation", "value_as_string")) == {"other", *texts[2:]}
+
+
+def test_codes_without_a_concept_are_reported(take):
+    rows = [f"{n},1,0,2021-05-02,32817,80,10,8867-4,/min" for n in range(3)]
+    loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[MEASURED, *rows])
+    assert [(u.code, u.unit, u.n) for u in loaded.account.unmapped] == [("8867-4", "/min", 3)]
+
+
+def test_the_sites_settings_count(take, tmp_path):
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "site.yaml").write_text("consent_default: opt-in\nextract_date: 2021-12-31\n")
+    loaded = take(site_map=tmp_path / "map", person=[PERSON, ADA], visit_occurrence=[VISIT, STAY])
+    assert read_consents(loaded.folder)[1].default == "opt-in"
+    assert str(loaded.column("observation_period", "observation_period_end_date")[0]) == "2021-12-31"
+
+
+def test_the_same_source_gives_the_same_bytes_in_any_order(take, tmp_path):
+    people = [PERSON, ADA, BO]
+    one = take(person=people, visit_occurrence=[VISIT, STAY]).digests()
+    assert take(person=[people[0], *people[:0:-1]], visit_occurrence=[VISIT, STAY]).digests() == one
+
+
+def test_what_is_no_omop_is_refused_with_one_fix(take, tmp_path):
+    with pytest.raises(ConfigError, match="no such OMOP folder"):
+        import_omop(str(tmp_path / "nowhere"), tmp_path / "x", site="house", site_secret=SECRET)
+    with pytest.raises(ConfigError, match="no table visit_occurrence"):
+        take(person=[PERSON, ADA])
+    with pytest.raises(DataError, match="lacks gender_concept_id"):
+        take(person=["person_id,year_of_birth", "1,1950"], visit_occurrence=[VISIT, STAY])
+    with pytest.raises(DataError, match="no person"):
+        take(person=[PERSON, "x,8532,1950,0,0,SECRETWORD"], visit_occurrence=[VISIT, STAY])
+    assert not (tmp_path / "cdm").exists()
+
+
+def test_a_record_is_written(take):
+    record = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY]).record()
+    assert (record["site"], record["profile"]) == ("house", "local-only")
+    assert SECRET.hex() not in json.dumps(record)
