@@ -300,7 +300,7 @@ class CoordinatorNode:
     def _epsilon_of(self, study: Study, run: str, site: str, rounds: range) -> float:
         """Charged is every round whose update this site was asked for, also when it did not reach the sum."""
         answers = [self._answer_of(run, number, site) for number in rounds]
-        trained = [answer for answer in answers if isinstance(answer, Ready)]
+        trained = [answer.declaration for answer in answers if isinstance(answer, Ready)]
         if not trained:
             return 0.0
         first = trained[0]

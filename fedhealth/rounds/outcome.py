@@ -13,6 +13,7 @@ NOT_COVERED = (
     "which sites abstain, and their reason codes",
     "which quality checks each site's data passed or failed, by name",
     "declared sizes: buckets in steps of the square root of two",
+    "consents of every round: how many patients are in and out, as such buckets, 0 below 11",
     "attrition tables: each site's exact numbers of people, from 11 on",
     "differences between runs: of two runs with and without a site, the sums differ by that site's part",
 )

@@ -105,3 +105,24 @@ def ready_of(network, number):
         key, kind="ready", sender="hospital-02", role="site", run="run-1", round=number
     )
     return Ready.from_bytes(opened.payload)
+
+
+def test_a_single_withdrawal_changes_neither_what_is_told_nor_the_budget(tmp_path):
+    network = Network(tmp_path, make_study(privacy={"mode": "local", "epsilon": 4.0}))
+    person = network.rows["hospital-02"].training().person[0]
+    network.coordinator.start_run(network.study, run="run-1", seed=7)
+    threads, outcomes, errors = network.follow("run-1")
+    for number in (0, 1):
+        network.run_round("run-1", number)
+    network.give_consents("hospital-02", [Consent(int(person), None, False, Provision(type="deny"))])
+    for number in (2, 3):
+        network.run_round("run-1", number)
+    for thread in threads:
+        thread.join(timeout=60)
+    assert errors == {}
+    assert outcomes == {name: ["done"] * 4 for name in SITES}
+    readies = [ready_of(network, number) for number in range(4)]
+    assert len({ready.consent.commitment for ready in readies}) == 4
+    assert len({(ready.patients, ready.consent.patients, ready.consent.left_out) for ready in readies}) == 1
+    spent = network.coordinator.privacy_of("run-1")
+    assert 0 < spent.epsilon <= 4.0 + 1e-9
