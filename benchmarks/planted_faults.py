@@ -21,6 +21,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from fedhealth.aggregation.profiles import Profile, reference_of
 from fedhealth.cdm import harmonize
 from fedhealth.errors import DataError
 from fedhealth.synthetic.consortium import write_hospital
@@ -28,7 +29,7 @@ from fedhealth.synthetic.faults import FAULTS, plant
 from fedhealth.validation.drift import find_drift
 from fedhealth.validation.gate import validate_cdm
 from fedhealth.validation.losses import find_losses
-from fedhealth.validation.profile import Profile, profile_cdm, reference_of
+from fedhealth.validation.profile import profile_cdm
 
 HOSPITALS = 15
 SECRET = bytes(32)

@@ -25,6 +25,7 @@ from fedhealth.reporting.report import (
     Privacy,
     RegisteredModel,
     RoundFigures,
+    SiteQuality,
     SiteState,
 )
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
@@ -127,6 +128,7 @@ def _study_report(
         model=RegisteredModel(**told["model"]),
         log=Log(size=result.verified["size"], root=result.verified["root"], verified=result.verified["ok"]),
         attrition={site: tuple(steps) for site, steps in result.attrition.items()},
+        quality={site: _quality(each) for site, each in told["quality"].items()},
         missing_features=tuple(told["missing_columns"]),
         notes=_notes(study),
     )
@@ -153,6 +155,14 @@ def _site_state(name: str, state: str, failed: dict[str, str]) -> SiteState:
         "abstained": "abstained",
     }
     return SiteState(name=name, state=words.get(word, "no answer"), reason=reason or None)
+
+
+def _quality(told: dict[str, Any]) -> SiteQuality:
+    return SiteQuality(
+        passed=sum(told["passed"].values()),
+        failed=tuple(told["failed_checks"]),
+        drift=tuple(sorted(told["drift"])),
+    )
 
 
 def _round(each: dict[str, Any]) -> RoundFigures:

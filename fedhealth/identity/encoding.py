@@ -51,7 +51,7 @@ def exactly(size: int, what: str) -> AfterValidator:
 
 
 RESERVED_NAMES = frozenset(
-    {"study", "manifest", "model", "aggregate", "ready", "abstain", "quality", "sites"}
+    {"study", "manifest", "model", "aggregate", "ready", "abstain", "quality", "drift", "sites"}
 )
 """Last segments of keys that belong to a role, not to a party of that name."""
 

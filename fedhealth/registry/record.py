@@ -90,11 +90,18 @@ class StudyRecord:
         return reference
 
     def _log_quality(self, run: StudyRun) -> None:
-        """Numbers of checks by site and severity, and the names of those that did not pass, as ``quality.json``."""
-        told = {site: each.model_dump(mode="json") for site, each in self.node.quality(self.run).items()}
+        """Numbers of checks, names of those that failed, and drift, by site, as ``quality.json``."""
         path = self._folder / "quality.json"
-        write_durably(path, json.dumps(told, sort_keys=True, indent=2).encode())
+        write_durably(path, json.dumps(self._quality(), sort_keys=True, indent=2).encode())
         run.log_artifact(path)
+
+    def _quality(self) -> dict[str, dict[str, Any]]:
+        """By site: numbers of checks by severity, names of those that failed, and ``drift``, names by severity."""
+        drift = self.node.drift(self.run)
+        return {
+            site: {**each.model_dump(mode="json"), "drift": dict(drift[site].found) if site in drift else {}}
+            for site, each in self.node.quality(self.run).items()
+        }
 
     @property
     def _folder(self) -> Path:
@@ -139,6 +146,7 @@ class StudyRecord:
             "rounds": [json.loads(path.read_bytes()) for path in rounds],
             "privacy": self.node.privacy_of(self.run).to_json(),
             "sites": self.node.attendance(self.run),
+            "quality": self._quality(),
             "model": {"name": model.name, "version": model.version, "uri": model.uri},
             "mlflow_run": mlflow_run,
             "blamed": self.node.blamed,

@@ -54,6 +54,7 @@ def render_html(report: Report) -> str:
         _privacy(report),
         "<h2>Sites</h2>",
         _sites(report),
+        _quality(report),
         *(_attrition(study) for study in report.studies),
         "<h2>Provenance</h2>",
         _provenance(report),
@@ -148,6 +149,21 @@ def _sites(report: Report) -> str:
     ]
     rows = [(name, *(told.get(name, "-") for told in states)) for name in names]
     return _table(("site", *(study.study for study in report.studies)), rows)
+
+
+def _quality(report: Report) -> str:
+    """What each site told of its data: names of checks, never a value."""
+    told = {site: each for study in reversed(report.studies) for site, each in study.quality.items()}
+    if not told:
+        return ""
+    rows = [
+        (site, str(each.passed), ", ".join(each.failed) or "-", ", ".join(each.drift) or "-")
+        for site, each in sorted(told.items())
+    ]
+    table = _table(
+        ("site", "checks passed", "checks failed", "unlike the other sites in"), rows, css="wide whole"
+    )
+    return f"<details><summary>Data quality, as each site told it</summary>{table}</details>"
 
 
 def _attrition(study: StudyReport) -> str:

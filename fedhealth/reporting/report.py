@@ -27,6 +27,15 @@ class SiteState(Part):
     reason: str | None
 
 
+class SiteQuality(Part):
+    """What a site told of its data: how many checks passed, the names of those that did not, and in what it is
+    unlike the others (``drift/TABLE/QUANTITY``)."""
+
+    passed: int
+    failed: tuple[str, ...]
+    drift: tuple[str, ...]
+
+
 class ComparisonRow(Part):
     """One model's figure; ``is_reference`` models have no privacy guarantee and are never registered."""
 
@@ -95,6 +104,7 @@ class StudyReport(Part):
     model: RegisteredModel
     log: Log
     attrition: dict[str, tuple[dict[str, str | int | None], ...]]
+    quality: dict[str, SiteQuality] = {}
     missing_features: tuple[str, ...]
     notes: tuple[str, ...]
 

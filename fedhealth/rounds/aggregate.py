@@ -16,7 +16,9 @@ from fedhealth.exchange.board import Board
 from fedhealth.models.statistics import Statistics
 from fedhealth.rounds.objects import round_key
 
-Tensors = Mapping[str, NDArray[np.floating[Any]]]
+Tensors = Mapping[str, NDArray[Any]]
+PROFILE = "profile"
+"""The tensor of round 0 that is the consortium's profile, no statistic of a feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def statistics_of(aggregate: Aggregate) -> Statistics:
       ProtocolError: it holds none.
     """
     return Statistics.from_bytes(
-        bytes(save({name: np.asarray(array) for name, array in aggregate.tensors.items()}))
+        bytes(save({name: np.asarray(each) for name, each in aggregate.tensors.items() if name != PROFILE}))
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from fedhealth import __version__
 from fedhealth.aggregation.optimizers import server_step
@@ -31,8 +32,11 @@ from fedhealth.rounds.coordinator_sum import CoordinatorSumContext, run_sum
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.layout import decode_sum, shape_of, sum_layout
 from fedhealth.rounds.objects import (
+    PREPROCESSING_ROUND,
     Abstain,
+    DriftFound,
     Manifest,
+    Payload,
     Quality,
     Ready,
     check_run_id,
@@ -51,6 +55,8 @@ from fedhealth.rounds.outcome import NOT_COVERED, Attendance, PrivacySpent, Roun
 from fedhealth.secagg.plan import SumPlan, threshold_for
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
+
+P = TypeVar("P", bound=Payload)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -274,13 +280,22 @@ class CoordinatorNode:
 
     def quality(self, run: str) -> dict[str, Quality]:
         """What each site told of its data's quality; sites that told nothing, or nothing that can be read, are absent."""
+        return self._told(run, PREPROCESSING_ROUND, Quality)
+
+    def drift(self, run: str) -> dict[str, DriftFound]:
+        """In what each site told that its data is unlike the others', likewise."""
+        return self._told(run, PREPROCESSING_ROUND + 1, DriftFound)
+
+    def _told(self, run: str, number: int, payload: type[P]) -> dict[str, P]:
         told = {}
         for site in self.board.roster.sites:
-            key = site_key(run, 0, site, "quality")
+            key = site_key(run, number, site, payload.kind)
             if self.board.exists(key):
                 with suppress(ProtocolError):  # it informs reviewers: it may not cost the run its model
-                    opened = self.board.read(key, kind="quality", sender=site, role="site", run=run, round=0)
-                    told[site] = Quality.from_bytes(opened.payload)
+                    opened = self.board.read(
+                        key, kind=payload.kind, sender=site, role="site", run=run, round=number
+                    )
+                    told[site] = payload.from_bytes(opened.payload)
         return told
 
     def privacy_of(self, run: str) -> PrivacySpent:

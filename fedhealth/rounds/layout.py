@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedhealth.aggregation.profiles import profile_length, publishable
 from fedhealth.aggregation.statistics import decode_statistics, missing_columns, statistics_length
 from fedhealth.aggregation.update import (
     DELTA_CLIP,
@@ -21,7 +22,7 @@ from fedhealth.errors import PolicyError
 from fedhealth.evaluation import pooled_metrics, scores_length
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.weights import Weights
-from fedhealth.rounds.aggregate import Aggregate
+from fedhealth.rounds.aggregate import PROFILE, Aggregate
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 
@@ -39,9 +40,11 @@ class SumLayout:
 
 
 def sum_layout(study: Study, purpose: str, *, like: Weights) -> SumLayout:
-    """The layout of a purpose: ``moments``, ``evaluation`` or ``update``."""
+    """The layout of a purpose: ``moments``, ``profile``, ``evaluation`` or ``update``."""
     if purpose == "moments":
         return SumLayout(COUNT_RING_BITS, statistics_length(feature_columns(study)))
+    if purpose == "profile":
+        return SumLayout(COUNT_RING_BITS, profile_length())
     if purpose == "evaluation":
         return SumLayout(COUNT_RING_BITS, scores_length())
     return SumLayout(UPDATE_RING_BITS, update_length(like, lane=has_lane(study)))
@@ -92,6 +95,8 @@ def decode_sum(
     """
     if purpose == "moments":
         return _decode_moments(study, vector)
+    if purpose == "profile":
+        return Aggregate(tensors={PROFILE: publishable(vector).astype(np.int64)})
     if purpose == "evaluation":
         metrics = pooled_metrics(vector, min_cell=study.evaluation.min_cell)
         return Aggregate(metrics={**asdict(metrics)})

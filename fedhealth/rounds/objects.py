@@ -18,6 +18,7 @@ from fedhealth.study.spec import Study
 
 QualitySeverity = Literal["fatal", "convention", "characterisation"]
 CheckName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}/[A-Za-z0-9_.:]{1,120}$")]
+DriftCode = Annotated[str, Field(pattern=r"^drift/[a-z_]{1,40}/[a-z0-9_:]{1,80}$")]
 
 PREPROCESSING_ROUND = 0
 
@@ -117,7 +118,7 @@ def survivors_needed(study: Study, *, cohort: int) -> int:
 def purposes_of(study: Study, number: int) -> tuple[str, ...]:
     """The secure sums that a round of a study consists of, in their order."""
     if number == PREPROCESSING_ROUND:
-        return ("moments",)
+        return ("moments", "profile") if study.evaluation.compare_sites else ("moments",)
     if number == last_round(study):
         return ("evaluation",)
     return ("evaluation", "update")
@@ -225,6 +226,16 @@ class Quality(Payload):
     passed: dict[QualitySeverity, int]
     failed: dict[QualitySeverity, int]
     failed_checks: tuple[CheckName, ...]
+
+
+class DriftFound(Payload):
+    """In which quantities a site's data is unlike the others': names and how grave, never a number of people.
+
+    ``found`` is by ``drift/TABLE/QUANTITY`` from the closed list of quantities.
+    """
+
+    kind: ClassVar[str] = "drift"
+    found: dict[DriftCode, Literal["fatal", "convention"]]
 
 
 class PhaseRoster(Payload):

@@ -36,6 +36,7 @@ from fedhealth.rounds.objects import (
     Abstain,
     Approval,
     ConsentStatement,
+    DriftFound,
     Manifest,
     Quality,
     Ready,
@@ -53,6 +54,7 @@ from fedhealth.rounds.objects import (
 )
 from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
+from fedhealth.rounds.site_drift import drift_of, fatal_drift, profile_vector
 from fedhealth.rounds.site_sum import SiteSumContext, take_part
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import feature_columns
@@ -94,6 +96,7 @@ class SiteNode:
     timeouts: Timeouts
     clock: Callable[[], float] = time.time
     _runs: dict[str, SiteRun] = field(default_factory=dict)
+    _found: dict[str, DriftFound] = field(default_factory=dict)
 
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
         """Rounds with a manifest and no aggregate, oldest first, as (run, round)."""
@@ -179,7 +182,7 @@ class SiteNode:
         state = data_state(self.folder)
         if not state.passed:
             return state.reason or "validation"
-        reason = self._load(manifest, study, policy)
+        reason = self._drift(manifest, study) or self._load(manifest, study, policy)
         if reason is not None:
             return reason
         approval = Approval(study_digest=study.digest, policy_digest=policy_digest(policy))
@@ -187,6 +190,17 @@ class SiteNode:
             approval_key(study, self.name), kind="approval", payload=approval.to_bytes(), study=study.digest
         )
         return None
+
+    def _drift(self, manifest: Manifest, study: Study) -> str | None:
+        """From round 1 on: a code if this site's data is so unlike the others' that it abstains; told once, in round 1."""
+        if not study.evaluation.compare_sites or manifest.round == PREPROCESSING_ROUND:
+            return None
+        if manifest.run not in self._found:
+            self._found[manifest.run] = drift_of(self.folder, self.board, self.coordinator, manifest.run)
+        found = self._found[manifest.run]
+        if manifest.round == PREPROCESSING_ROUND + 1:
+            self._post_site(manifest, "drift", found.to_bytes())
+        return fatal_drift(found)
 
     def _load(self, manifest: Manifest, study: Study, policy: SitePolicy) -> str | None:
         """Load the rows of those who consent now; a reason to abstain, or None."""
@@ -372,6 +386,8 @@ class SiteNode:
             return encode_statistics(
                 rows.features[training], rows.labels[training], rows.person[training], columns
             )
+        if plan.purpose == "profile":
+            return profile_vector(self.folder, manifest.run)
         weights = self._weights(manifest, state)
         statistics = self._statistics(manifest.run, state)
         if plan.purpose == "evaluation":

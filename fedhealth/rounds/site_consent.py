@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def consenting(
     Raises:
       DataError: the consents cannot be read, or are others than those that this round was answered with.
     """
-    evidence = folder.path / "consent" / f"{run}-{number}.json"
+    evidence = evidence_of(folder, run, number)
     before = json.loads(evidence.read_bytes()) if evidence.exists() else None
     at = now if before is None else datetime.fromisoformat(before["at"])
     consents, rules = read_consents(folder.cdm)
@@ -71,6 +72,11 @@ def consenting(
         commitment=told, patients=coarse(len(kept)), left_out=coarse(len(people) - len(kept))
     )
     return Consenting(rows.where(np.isin(rows.person, kept)), statement)
+
+
+def evidence_of(folder: SiteFolder, run: str, number: int) -> Path:
+    """Where a site keeps what it decided for a round."""
+    return folder.path / "consent" / f"{run}-{number}.json"
 
 
 def _keep(folder: SiteFolder, name: str, kept: NDArray[np.int64], decided: dict[str, str | int]) -> None:

@@ -426,8 +426,9 @@ class Aggregation(Section):
 
 
 class Evaluation(Section):
-    """What is reported, and the smallest cell that is shown."""
+    """What is reported, the smallest cell that is shown, and whether sites compare their data (round 0)."""
 
+    compare_sites: bool = True
     subgroups: tuple[Literal["sex", "age_band"], ...] = ("sex", "age_band")
     min_cell: int = Field(default=11, ge=11)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedhealth.aggregation.profiles import Counts, Profile
+from fedhealth.aggregation.quantities import QUANTITIES, Axis, Quantity, Severity
 from fedhealth.validation import drift_limits as limits
-from fedhealth.validation.profile import Counts, Profile, others
-from fedhealth.validation.quantities import QUANTITIES, Axis, Quantity, Severity
+from fedhealth.validation.profile import others
 
 Shares = NDArray[np.float64]
 _INNER = tuple(share / 100 for share in range(20, 81, 5))

@@ -1,52 +1,27 @@
-"""A site's profile: how many of its people fall into each bin of each quantity, and the consortium's sum of them.
+"""A site's own profile (`fedhealth.aggregation.profiles`), counted from its CDM."""
 
-A profile is a vector of counts over public bins. It leaves a site only inside a secure sum; what comes back is
-the consortium's total, from which a site takes its own away. No site and no coordinator sees another's.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from fedhealth.aggregation.profiles import Counts, Profile
+from fedhealth.aggregation.quantities import QUANTITIES, VIEWS
+from fedhealth.cdm.record import read_record
 from fedhealth.cdm.tables import TABLES
 from fedhealth.errors import DataError
-from fedhealth.privacy.people import MIN_CELL
-from fedhealth.validation.quantities import QUANTITIES, VIEWS
 
-Counts = NDArray[np.int64]
 _NEEDED = (
     *("person", "visit_occurrence", "death", "measurement", "condition_occurrence", "drug_exposure"),
     "cdm_source",
 )
+_OF_CALENDAR = {"limited-dataset": ("visit_quarter",), "safe-harbor": ("visit_quarter", "admission_hour")}
+"""By profile of de-identification, the quantities that its dates tell nothing of: they are left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """People by the name of the quantity.
-
-    Attributes:
-      counts: people per bin.
-      people: people in any bin, of a site's own profile; empty for a reference.
-    """
-
-    counts: Mapping[str, Counts]
-    people: Mapping[str, int]
-
-    def to_vector(self) -> Counts:
-        """All counts in the order of `QUANTITIES`: what a site adds to a secure sum."""
-        return np.concatenate([self.counts[each.name] for each in QUANTITIES])
-
-
-def profile_length() -> int:
-    """Length of a profile's vector."""
-    return sum(each.size for each in QUANTITIES)
-
-
-def profile_cdm(cdm_dir: Path) -> Profile:
+def profile_cdm(cdm_dir: Path, *, without: NDArray[np.int64] | None = None) -> Profile:
     """Count a site's people per bin.
 
     Guarantees: a person counts at most once per bin, so that adding or removing one moves every count by at most
@@ -54,6 +29,7 @@ def profile_cdm(cdm_dir: Path) -> Profile:
 
     Args:
       cdm_dir: folder with one ``TABLE.parquet`` per OMOP table.
+      without: keyed ids of people who are not to be counted.
 
     Raises:
       DataError: a table is missing or cannot be read; the message holds no value.
@@ -61,6 +37,8 @@ def profile_cdm(cdm_dir: Path) -> Profile:
     try:
         with duckdb.connect(":memory:", config={"threads": 1}) as database:
             database.execute("SET enable_progress_bar = false")
+            out = np.array([], np.int64) if without is None else without
+            database.register("left_out", pa.table({"person_id": pa.array(out, pa.int64())}))
             for name in _NEEDED:
                 _open(database, cdm_dir, name)
             for view in VIEWS:
@@ -69,22 +47,16 @@ def profile_cdm(cdm_dir: Path) -> Profile:
     except duckdb.Error as error:
         kind = type(error).__name__
         raise DataError(f"the CDM cannot be profiled ({kind})", "harmonise the site's data again") from None
-    counts = {name: counted for name, (counted, _) in found.items()}
-    return Profile(counts, {name: people for name, (_, people) in found.items()})
+    silent = _OF_CALENDAR.get(_profile_of(cdm_dir), ())
+    counts = {name: counted * (name not in silent) for name, (counted, _) in found.items()}
+    return Profile(counts, {name: people * (name not in silent) for name, (_, people) in found.items()})
 
 
-def reference_of(total: Counts) -> Profile:
-    """The consortium's profile from the sum of all sites' vectors, without bins of fewer than 11 people.
-
-    Raises:
-      ValueError: the vector has another length.
-    """
-    if total.shape != (profile_length(),):
-        raise ValueError(f"a sum of shape {total.shape} is no sum of profiles")
-    shown = np.where(total < MIN_CELL, 0, total)
-    ends = np.cumsum([each.size for each in QUANTITIES])[:-1]
-    parts = zip(QUANTITIES, np.split(shown, ends), strict=True)
-    return Profile({each.name: part for each, part in parts}, {})
+def _profile_of(cdm_dir: Path) -> str:
+    try:
+        return read_record(cdm_dir).profile
+    except DataError:
+        return "local-only"
 
 
 def others(reference: Profile, own: Profile) -> Profile:
@@ -100,7 +72,9 @@ def _open(database: duckdb.DuckDBPyConnection, folder: Path, name: str) -> None:
         column.name if column.name in source.columns else f"CAST(NULL AS {column.type}) AS {column.name}"
         for column in TABLES[name].columns
     )
-    source.project(columns).create_view(name)
+    source.project(columns).create_view(f"all_{name}")
+    kept = "ANTI JOIN left_out USING (person_id)" if "person_id" in TABLES[name].column_names else ""
+    database.execute(f"CREATE VIEW {name} AS FROM all_{name} {kept}")
 
 
 def _count(database: duckdb.DuckDBPyConnection, query: str, size: int) -> tuple[Counts, int]:

@@ -33,6 +33,7 @@ def make_study(**sections):
         "model": {"kind": "mlp", "hidden": [8], "dropout": [0.1]},
         "training": {"rounds": 2, "local": {"epochs": 1}, "batch_size": 16, "optimizer": {"lr": 0.1}},
         "privacy": {"mode": "none", "legal_basis": "public synthetic data"},
+        "evaluation": {"compare_sites": False},
     }
     return Study.model_validate_json(json.dumps({**document, **sections}))
 

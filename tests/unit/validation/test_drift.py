@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from fedhealth.aggregation.profiles import Profile, profile_length, reference_of
+from fedhealth.aggregation.quantities import QUANTITIES, Axis
 from fedhealth.errors import DataError
 from fedhealth.validation import drift_limits as limits
 from fedhealth.validation.drift import find_drift, gap, median_ratio, median_shift, total_variation
-from fedhealth.validation.profile import Profile, others, profile_cdm, profile_length, reference_of
-from fedhealth.validation.quantities import QUANTITIES, Axis
+from fedhealth.validation.profile import others, profile_cdm
 
 BY_NAME = {each.name: each for each in QUANTITIES}
 GLUCOSE, SEX, SODIUM = BY_NAME["value:glucose"], BY_NAME["sex"], BY_NAME["value:sodium"]
