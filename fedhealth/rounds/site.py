@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedhealth import __version__
 from fedhealth.aggregation.optimizers import server_step
+from fedhealth.aggregation.profiles import Profile
 from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.config import Timeouts
 from fedhealth.errors import DataError, PolicyError, ProtocolError, TransportError
@@ -54,7 +55,7 @@ from fedhealth.rounds.objects import (
 )
 from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
-from fedhealth.rounds.site_drift import drift_of, fatal_drift, profile_vector
+from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile, vector_of
 from fedhealth.rounds.site_sum import SiteSumContext, take_part
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import feature_columns
@@ -96,6 +97,7 @@ class SiteNode:
     timeouts: Timeouts
     clock: Callable[[], float] = time.time
     _runs: dict[str, SiteRun] = field(default_factory=dict)
+    _profiles: dict[str, Profile | None] = field(default_factory=dict)
     _found: dict[str, DriftFound] = field(default_factory=dict)
 
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
@@ -196,11 +198,17 @@ class SiteNode:
         if not study.evaluation.compare_sites or manifest.round == PREPROCESSING_ROUND:
             return None
         if manifest.run not in self._found:
-            self._found[manifest.run] = drift_of(self.folder, self.board, self.coordinator, manifest.run)
+            own = self._profile(manifest.run)
+            self._found[manifest.run] = drift_of(own, self.board, self.coordinator, manifest.run)
         found = self._found[manifest.run]
         if manifest.round == PREPROCESSING_ROUND + 1:
             self._post_site(manifest, "drift", found.to_bytes())
         return fatal_drift(found)
+
+    def _profile(self, run: str) -> Profile | None:
+        if run not in self._profiles:
+            self._profiles[run] = own_profile(self.folder, run)
+        return self._profiles[run]
 
     def _load(self, manifest: Manifest, study: Study, policy: SitePolicy) -> str | None:
         """Load the rows of those who consent now; a reason to abstain, or None."""
@@ -387,7 +395,7 @@ class SiteNode:
                 rows.features[training], rows.labels[training], rows.person[training], columns
             )
         if plan.purpose == "profile":
-            return profile_vector(self.folder, manifest.run)
+            return vector_of(self._profile(manifest.run))
         weights = self._weights(manifest, state)
         statistics = self._statistics(manifest.run, state)
         if plan.purpose == "evaluation":

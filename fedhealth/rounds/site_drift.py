@@ -10,7 +10,7 @@ from datetime import datetime
 import duckdb
 import numpy as np
 
-from fedhealth.aggregation.profiles import Profile, profile_length, reference_of
+from fedhealth.aggregation.profiles import Counts, Profile, profile_length, reference_of
 from fedhealth.cdm.consent import read_consents
 from fedhealth.errors import DataError, MissingObjectError
 from fedhealth.exchange.board import Board
@@ -37,19 +37,17 @@ def own_profile(folder: SiteFolder, run: str) -> Profile | None:
         return None
 
 
-def profile_vector(folder: SiteFolder, run: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def vector_of(own: Profile | None) -> Counts:
     """What the site adds to the sum: zeros if it cannot be counted."""
-    own = own_profile(folder, run)
     return np.zeros(profile_length(), np.int64) if own is None else own.to_vector()
 
 
-def drift_of(folder: SiteFolder, board: Board, coordinator: str, run: str) -> DriftFound:
-    """In what this site is unlike the rest of its consortium; nothing where there is nothing to compare."""
+def drift_of(own: Profile | None, board: Board, coordinator: str, run: str) -> DriftFound:
+    """In what a site with this profile is unlike the rest of its consortium; nothing where there is nothing to compare."""
     try:
         opening = read_aggregate(board, coordinator, run, PREPROCESSING_ROUND)
     except MissingObjectError:
         return DriftFound(found={})
-    own = own_profile(folder, run)
     if own is None or PROFILE not in opening.tensors:
         return DriftFound(found={})
     total = np.asarray(opening.tensors[PROFILE], np.int64)

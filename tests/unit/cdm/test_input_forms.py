@@ -8,7 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulator.hospital import SECRET, bundle, lines, patient, small_hospital, write_files
+from simulator.hospital import (
+    SECRET,
+    bundle,
+    encounter,
+    key,
+    lines,
+    observation,
+    patient,
+    small_hospital,
+    write_files,
+)
 
 from fedhealth.cdm import harmonize
 from fedhealth.errors import ConfigError, DataError
@@ -207,3 +217,41 @@ def test_many_parts_give_the_same_tables_as_one(load, monkeypatch):
     monkeypatch.setattr("fedhealth.fhir.files.PART_BYTES", 700)
     assert load(small_hospital()).digests() == whole.digests()
     assert load(small_hospital(), workers=2).digests() == whole.digests()
+
+
+def test_deliveries_side_by_side_are_followed_and_a_reload_changes_nothing(load):
+    first = [
+        patient("ada", gender="male", meta={"lastUpdated": "2021-06-01T00:00:00Z"}),
+        encounter("stay"),
+        observation("pulse", "8867-4", 80, "/min", meta={"lastUpdated": "2021-06-01T00:00:00Z"}),
+        observation("sugar", "2345-7", 100, "mg/dL", meta={"lastUpdated": "2021-06-01T00:00:00Z"}),
+    ]
+    second = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "timestamp": "2021-07-01T00:00:00Z",
+        "entry": [
+            {"resource": patient("ada", meta={"lastUpdated": "2021-07-01T00:00:00Z"})},
+            {
+                "resource": observation(
+                    "pulse", "8867-4", 81, "/min", meta={"lastUpdated": "2021-07-01T00:00:00Z"}
+                )
+            },
+            {
+                "resource": observation(
+                    "new", "8867-4", 82, "/min", meta={"lastUpdated": "2021-07-01T00:00:00Z"}
+                )
+            },
+            {"request": {"method": "DELETE", "url": "Observation/sugar"}},
+        ],
+    }
+    files = {"2021-06/all.ndjson": lines(first)}
+    before = load(files=files)
+    files["2021-07/changes.json"] = json.dumps(second).encode()
+    after, again = load(files=files), load(files=dict(reversed(files.items())))
+    kept = after.rows("measurement", "measurement_id", "value_as_number")
+    assert sorted(kept) == sorted([(key("Observation/pulse"), 81.0), (key("Observation/new"), 82.0)])
+    assert after.column("person", "gender_concept_id") == [8532]
+    assert after.column("person", "person_id") == before.column("person", "person_id")
+    assert after.reasons("Observation") == {"excluded:deleted": 1, "excluded:duplicate": 1}
+    assert again.digests() == after.digests()
