@@ -1,5 +1,6 @@
 """report.html: one self-contained page; it makes no request."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -152,18 +153,20 @@ def _sites(report: Report) -> str:
 
 
 def _quality(report: Report) -> str:
-    """What each site told of its data: names of checks, never a value."""
+    """What each site told of its data, and which checks failed at how many sites: names, never a value."""
     told = {site: each for study in reversed(report.studies) for site, each in study.quality.items()}
     if not told:
         return ""
     rows = [
-        (site, str(each.passed), ", ".join(each.failed) or "-", ", ".join(each.drift) or "-")
+        (site, str(each.passed), str(len(each.failed)), ", ".join(each.drift) or "-")
         for site, each in sorted(told.items())
     ]
-    table = _table(
-        ("site", "checks passed", "checks failed", "unlike the other sites in"), rows, css="wide whole"
+    table = _table(("site", "checks passed", "failed", "unlike the other sites in"), rows)
+    failed = Counter(name for each in told.values() for name in each.failed)
+    names = _table(
+        ("check that failed", "sites"), [(name, f"{n} of {len(told)}") for name, n in failed.most_common()]
     )
-    return f"<details><summary>Data quality, as each site told it</summary>{table}</details>"
+    return f"<details><summary>Data quality, as each site told it</summary>{table}{names if failed else ''}</details>"
 
 
 def _attrition(study: StudyReport) -> str:

@@ -8,7 +8,7 @@ from simulator.reports import row, study_report
 
 from fedhealth.reporting import make_report, read_report, render_console, render_html, write_report_json
 from fedhealth.reporting.plots import comparison_svg, rounds_svg
-from fedhealth.reporting.report import SiteState
+from fedhealth.reporting.report import SiteQuality, SiteState
 
 DOCUMENTED = {
     "schema_version": None,
@@ -187,3 +187,16 @@ def test_what_federation_gains_over_sites_alone_is_told_as_it_is(render, value, 
     text = render(make_report((study_report(comparison=comparison),), open_with={}))
     assert ("over" in text and "neither private" in text) is (told is not None)
     assert told is None or told in text
+
+
+def test_what_sites_told_of_their_data_is_shown_by_name():
+    quality = {
+        "hospital-01": SiteQuality(passed=9, failed=("measurement/x:y", "death/z"), drift=()),
+        "hospital-02": SiteQuality(
+            passed=10, failed=("death/z",), drift=("drift/measurement/value:glucose",)
+        ),
+    }
+    page = render_html(make_report((study_report(quality=quality),), open_with={}))
+    assert "<td>hospital-01</td><td>9</td><td>2</td><td>-</td>" in page
+    assert "<td>hospital-02</td><td>10</td><td>1</td><td>drift/measurement/value:glucose</td>" in page
+    assert "<td>death/z</td><td>2 of 2</td>" in page
