@@ -2,8 +2,8 @@
 
 A source value stays if it is plain on its face (``plain_codes``), or if it looks like a code and at least ``MIN_CELL``
 patients of the site carry it. What else there is becomes ``system|other``, ``|other`` if even the system could tell
-something, and ``other`` for a unit. Numbers and booleans are no source codes. All of them stay, as they came, in
-``private/``.
+something, and ``other`` for a unit. Numbers and booleans are no source codes. What has no concept stays as it came in
+``private/unmapped.parquet``.
 """
 
 from collections.abc import Callable, Iterable
