@@ -1,8 +1,8 @@
 """prepare_data: a hospital's nightly load, FHIR to validated CDM.
 
 Runs on the site's own worker, whose environment names the folders (FEDHEALTH_SITE, FEDHEALTH_SITE_DIR,
-FEDHEALTH_SITE_FHIR, FEDHEALTH_SITE_MAP). When it fails, read site.log in the site's folder: no detail that could
-hold a patient value leaves it. A site whose data fail the gate abstains from rounds until a load passes.
+FEDHEALTH_SITE_FHIR or FEDHEALTH_SITE_OMOP, FEDHEALTH_SITE_MAP). When it fails, read site.log in the site's folder: no
+detail that could hold a patient value leaves it. A site whose data fail the gate abstains from rounds until a load passes.
 
 Its parts are mapped tasks: one after the other, or on FEDHEALTH_WORKERS processes of this machine, or on the Dask cluster
 whose scheduler FEDHEALTH_DASK names. A cluster's workers have the same environment and see the same folders.
