@@ -57,6 +57,10 @@ def match_codings(
     _create(database, f"coded_{field}", rows, names, types)
 
 
+CONSENT_SUBJECT = "json_extract_string(subject, '$.reference')"
+"""SQL for the patient of an R5 Consent."""
+
+
 def match_references(database: duckdb.DuckDBPyConnection) -> None:
     """Make ``pointed`` for all references of events, patients and encounters."""
     places = {
@@ -64,10 +68,13 @@ def match_references(database: duckdb.DuckDBPyConnection) -> None:
         "Encounter": ("subject", "partOf", "serviceProvider"),
         "Consent": ("patient",),
     }
-    union = " UNION ALL ".join(
-        f"SELECT {field}.reference AS ref FROM p_{name}"
-        for name, fields in places.items()
-        for field in fields
+    union = (
+        " UNION ALL ".join(
+            f"SELECT {field}.reference AS ref FROM p_{name}"
+            for name, fields in places.items()
+            for field in fields
+        )
+        + f" UNION ALL SELECT {CONSENT_SUBJECT} FROM p_Consent"
     )
     references = [
         row[0]

@@ -214,6 +214,7 @@ def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
     columns = "".join(f', {sql} AS "{column}"' for column, sql in staged_columns(name).items())
     if name == "Observation":
         columns += ", CASE WHEN len(component) > 0 THEN component END AS component"
+    foreign = "false" if name == "Consent" else shape.foreign  # of consents a verdict
     cases = " ".join(f"WHEN {check.sql} THEN {n}" for n, check in enumerate(verdicts(name), 1))
     verdict = f"CASE {cases} ELSE 0 END" if cases else "0"
     parsed = scan.query(
@@ -221,7 +222,7 @@ def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
 SELECT * EXCLUDE (text), CASE WHEN verdict > 0 THEN sha256(text) END AS digest FROM (
   SELECT seq, piece, line, full_url, text, {_ID} AS id, meta.lastUpdated AS updated,
          try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, {notes_sql(name)} AS notes{columns},
-         CASE WHEN {_VERSION} OR {shape.foreign} THEN 'fhir_version'
+         CASE WHEN {_VERSION} OR {foreign} THEN 'fhir_version'
               WHEN r.id IS NULL THEN 'missing_id' WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
   FROM (SELECT seq, piece, line, full_url, fhir_version, text, unnest(from_json(text, '{shape.fields}')) FROM texts) r)""",
         texts=texts,

@@ -115,6 +115,5 @@ def staged_columns(name: str) -> dict[str, str]:
     """Name and SQL of the columns that a scan keeps of a type."""
     if name in TIMES:
         return {**_EVENT_COLUMNS[name], **_when(name)}
-    return {
-        field: f'"{field}"' for field in SHAPES[name].names if field not in ("id", "meta", *FOREIGN[name])
-    }
+    left = {"id", "meta", *FOREIGN[name]} - ({"subject"} if name == "Consent" else set())
+    return {field: f'"{field}"' for field in SHAPES[name].names if field not in left}

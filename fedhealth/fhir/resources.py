@@ -331,6 +331,7 @@ SHAPES: dict[str, ResourceShape] = {
             dateTime="VARCHAR",
             policyRule="JSON",
             provision="JSON",
+            modifierExtension="JSON",
         ),
         _foreign("Consent"),
         ("draft", "proposed", "active", "rejected", "inactive", "entered-in-error"),
@@ -348,6 +349,8 @@ def verdicts(name: str) -> tuple[Verdict, ...]:
         codes = ", ".join(f"'{code}'" for code in shape.statuses)
         broken = f"status IS NULL OR status NOT IN ({codes})"
         found.append(Verdict("quarantined", "invalid_status", f"{name}.status", broken))
+    if name == "Consent":
+        found.insert(0, Verdict("quarantined", "fhir_version", name, shape.foreign))  # not lost: it may deny
     return (*found, *(check for check in checks(name) if check.kind == "quarantined"))
 
 

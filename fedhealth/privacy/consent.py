@@ -37,6 +37,48 @@ RESEARCH_PURPOSES = frozenset(
     )
 )
 """ActReason: research, and the kinds of it."""
+OTHER_PURPOSES = frozenset(
+    (
+        *(
+            "TREAT",
+            "CAREMGT",
+            "ETREAT",
+            "BTG",
+            "HPAYMT",
+            "CLMATTCH",
+            "COVAUTH",
+            "COVERAGE",
+            "ELIGDTRM",
+            "ELIGVER",
+        ),
+        *(
+            "ENROLLM",
+            "REMITADV",
+            "HMARKT",
+            "HOPERAT",
+            "PATADMIN",
+            "PATSFTY",
+            "PERFMSR",
+            "RECORDMGT",
+            "HSYSADMIN",
+        ),
+        *("HDIRECT", "HACCRED", "HCOMPL", "HDECD", "HLEGAL", "HOUTCOMS", "HPRGRP", "HQUALIMP", "MEMADMIN"),
+        *(
+            "PUBHLTH",
+            "DISASTER",
+            "THREAT",
+            "PATRQT",
+            "FAMRQT",
+            "PWATRNY",
+            "SUPNWK",
+            "DONAT",
+            "FRAUD",
+            "GOV",
+            "TRAIN",
+        ),
+    )
+)
+"""ActReason: purposes that are not research. Any other code may be about it."""
 
 
 class Provision(BaseModel):
@@ -69,13 +111,15 @@ class Consent:
 
     Attributes:
       person: the keyed id.
-      stated: when it was given (UTC); None if it does not say.
+      stated: when it was given (UTC), at the earliest; None if it does not say.
+      stated_by: the same at the latest: a day or a year alone spans from one to the other.
       is_withdrawn: whether it is no longer active.
       root: what it says.
     """
 
     person: int
     stated: datetime | None
+    stated_by: datetime | None
     is_withdrawn: bool
     root: Provision
 
@@ -96,17 +140,26 @@ class ConsentRules:
 def is_permitted(consents: Iterable[Consent], *, rules: ConsentRules, now: datetime) -> bool:
     """Whether the consents of one patient permit research at a moment.
 
-    The newest consents that speak decide; a denial among them wins. A consent without a date counts as the newest if it
-    denies, and as the oldest if it permits. A permit outside its period denies: the patient is in only while it holds.
+    The newest consents that speak decide; a denial among them wins. Without a date, or with one that is yet to come, a
+    denial counts as the newest and a permit as the oldest; so does the span of a day or a year alone. A permit outside its
+    period denies: the patient is in only while it holds.
     """
-    spoken = [(word, each.stated) for each in consents if (word := _word(each, rules, now)) is not None]
+    spoken = [(word, _rank(word, each, now)) for each in consents if (word := _word(each, rules, now))]
     if not spoken:
         return rules.default == "opt-out"
-    if any(word == "deny" and stated is None for word, stated in spoken):
-        return False
-    oldest = datetime.min.replace(tzinfo=UTC)
-    newest = max(stated or oldest for _, stated in spoken)
-    return all(word == "permit" for word, stated in spoken if (stated or oldest) == newest)
+    newest = max(rank for _, rank in spoken)
+    return all(word == "permit" for word, rank in spoken if rank == newest)
+
+
+_OLDEST, _NEWEST = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
+
+
+def _rank(word: Word, consent: Consent, now: datetime) -> datetime:
+    """When a consent counts as given."""
+    stated = consent.stated_by if word == "deny" else consent.stated
+    if stated is None or stated > now:
+        return _NEWEST if word == "deny" else _OLDEST
+    return stated
 
 
 def _word(consent: Consent, rules: ConsentRules, now: datetime) -> Word | None:
@@ -122,21 +175,25 @@ def _all_deny(provision: Provision) -> bool:
 
 
 def _permits_sometime(provision: Provision, rules: ConsentRules) -> bool:
-    """Whether a permit for this use is in it, whatever its period."""
-    own = provision.type == "permit" and _is_about(provision, rules)
+    """Whether a permit that may be for this use is in it, whatever its period."""
+    own = provision.type == "permit" and _about(provision, rules) != "no"
     return own or any(_permits_sometime(inner, rules) for inner in provision.provisions)
 
 
 def _says(provision: Provision, rules: ConsentRules, now: datetime, *, outer: Word | None) -> Word | None:
-    """What a provision says, its exceptions counted; None if it does not hold or says nothing."""
+    """What a provision says, its exceptions counted; None if it does not hold or says nothing.
+
+    What may hold denies if it, or an exception in it, does, and never permits.
+    """
     holds = _holds(provision, rules, now)
+    if holds == "no":
+        return None
     own = provision.type or outer
-    if holds == "no" or (holds == "maybe" and own != "deny"):
-        # an exception to what cannot be judged may still deny
-        return "deny" if holds == "maybe" and "deny" in _inner(provision, rules, now, own) else None
     inner = _inner(provision, rules, now, own)
-    if "deny" in inner:
+    if "deny" in inner or (holds == "maybe" and own == "deny"):
         return "deny"
+    if holds == "maybe":
+        return None
     return "permit" if "permit" in inner else own
 
 
@@ -146,18 +203,26 @@ def _inner(
     return frozenset(_says(inner, rules, now, outer=own) for inner in provision.provisions)
 
 
-def _holds(provision: Provision, rules: ConsentRules, now: datetime) -> Literal["yes", "maybe", "no"]:
+Certainty = Literal["yes", "maybe", "no"]
+
+
+def _holds(provision: Provision, rules: ConsentRules, now: datetime) -> Certainty:
     """Whether a provision is about this use, now."""
-    if not (_is_within(provision, now) and _is_about(provision, rules)):
+    if not _is_within(provision, now):
         return "no"
-    return "maybe" if provision.is_narrowed or (provision.codes and not rules.codes) else "yes"
+    about = _about(provision, rules)
+    return "maybe" if about == "yes" and provision.is_narrowed else about
 
 
-def _is_about(provision: Provision, rules: ConsentRules) -> bool:
-    """Whether it can be about this use, by its purposes and codes."""
-    if provision.purposes and not RESEARCH_PURPOSES & set(provision.purposes):
-        return False
-    return not (provision.codes and rules.codes and not rules.codes & set(provision.codes))
+def _about(provision: Provision, rules: ConsentRules) -> Certainty:
+    """Whether it is about this use, by its purposes and codes."""
+    purposes, codes = set(provision.purposes), set(provision.codes)
+    if purposes and purposes <= OTHER_PURPOSES:
+        return "no"
+    if codes and rules.codes and not rules.codes & codes:
+        return "no"
+    is_known = not purposes or bool(RESEARCH_PURPOSES & purposes)
+    return "yes" if is_known and (not codes or rules.codes) else "maybe"
 
 
 def _is_within(provision: Provision, now: datetime) -> bool:

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fedhealth.cdm.consent import read_consents
@@ -35,8 +37,8 @@ def consenting(
 ) -> Consenting:
     """Keep the rows of those who consent at the start of a round.
 
-    Guarantees: the first answer for a round is kept, with the list of ids that opens its commitment; later calls for the
-    round return the same people.
+    Guarantees: who is not in the CDM any more is left out; the first answer for a round is kept, with the list of ids that
+    opens its commitment; later calls for the round return the same people, or none.
 
     Args:
       folder: the site's folder.
@@ -44,17 +46,16 @@ def consenting(
       site_secret: 32 bytes; it salts the commitment.
       run: the run.
       number: the round.
-      now: with a time zone; not used if the round was answered before.
+      now: with a time zone.
 
     Raises:
-      DataError: the consents cannot be read, or are others than those that this round was answered with.
+      DataError: the consents cannot be read, or those who consent are others than this round was answered with.
     """
     evidence = evidence_of(folder, run, number)
     before = json.loads(evidence.read_bytes()) if evidence.exists() else None
-    at = now if before is None else datetime.fromisoformat(before["at"])
     consents, rules = read_consents(folder.cdm)
     people = np.unique(rows.person)
-    out = left_out(people, consents, rules=rules, now=at)
+    out = left_out(people, consents, rules=rules, now=now) | _gone(folder, people)
     kept = people[~out]
     told = commitment(kept, site_secret=site_secret, run=run, number=number)
     if before is None:
@@ -62,7 +63,7 @@ def consenting(
             folder,
             evidence.name,
             kept,
-            {"at": at.isoformat(), "commitment": told, "left_out": int(out.sum())},
+            {"at": now.isoformat(), "commitment": told, "left_out": int(out.sum())},
         )
     elif before["commitment"] != told:
         raise DataError(
@@ -72,6 +73,18 @@ def consenting(
         commitment=told, patients=coarse(len(kept)), left_out=coarse(len(people) - len(kept))
     )
     return Consenting(rows.where(np.isin(rows.person, kept)), statement)
+
+
+def _gone(folder: SiteFolder, people: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the people the CDM does not hold any more: a load since may have taken them out."""
+    path = folder.cdm / "person.parquet"
+    if not path.exists():
+        return np.zeros(len(people), np.bool_)
+    try:
+        held = pq.read_table(path, columns=["person_id"]).column(0).to_numpy()
+    except (OSError, pa.ArrowException):
+        raise DataError("the CDM's people cannot be read", "harmonise the site's data again") from None
+    return np.asarray(~np.isin(people, held))
 
 
 def evidence_of(folder: SiteFolder, run: str, number: int) -> Path:

@@ -85,7 +85,7 @@ def test_a_patient_who_withdraws_is_in_no_sum_of_the_rounds_after(tmp_path):
     closed = [network.run_round("run-1", number) for number in (0, 1)]
     network.give_consents(
         "hospital-02",
-        [Consent(int(person), None, False, Provision(type="deny")) for person in leaving],
+        [Consent(int(person), None, None, False, Provision(type="deny")) for person in leaving],
     )
     closed += [network.run_round("run-1", number) for number in (2, 3)]
     for thread in threads:
@@ -114,7 +114,7 @@ def test_a_single_withdrawal_changes_neither_what_is_told_nor_the_budget(tmp_pat
     threads, outcomes, errors = network.follow("run-1")
     for number in (0, 1):
         network.run_round("run-1", number)
-    network.give_consents("hospital-02", [Consent(int(person), None, False, Provision(type="deny"))])
+    network.give_consents("hospital-02", [Consent(int(person), None, None, False, Provision(type="deny"))])
     for number in (2, 3):
         network.run_round("run-1", number)
     for thread in threads:

@@ -32,6 +32,14 @@ def consent(name, of="ada", word="deny", **fields):
     } | fields
 
 
+def nested(depth):
+    """A denial deep inside permits."""
+    provision = {"type": "deny"}
+    for _ in range(depth):
+        provision = {"type": "permit", "provision": [provision]}
+    return provision
+
+
 def out(loaded, *names):
     """Which of the patients by these ids are left out."""
     consents, rules = read_consents(loaded.folder)
@@ -61,6 +69,18 @@ def out(loaded, *names):
         (consent("c", provision={"type": "permit", "actor": [{"role": coded("x", "y")}]}), True),
         (consent("c", provision={"type": "deny", "purpose": [{"code": "TREAT"}]}), False),
         (consent("c", provision={"type": "deny", "purpose": [{"code": "HRESCH"}]}), True),
+        (consent("c", provision={"type": "permit", "purpose": [{"display": "treatment only"}]}), True),
+        (consent("c", provision={"type": "permit", "purpose": {"code": "TREAT"}}), True),
+        (consent("c", provision={"type": "permit", "code": [{"text": "treatment only"}]}), True),
+        (consent("c", provision={"type": "permit", "period": "2020"}), True),
+        (consent("c", provision={"type": "permit", "period": {"end": 0}}), True),
+        (consent("c", provision={"type": "permit", "provision": {"type": "deny"}}), True),
+        (consent("c", provision={"type": "permit", "modifierExtension": [{"url": "urn:x"}]}), True),
+        (consent("c", word="permit", modifierExtension=[{"url": "urn:x"}]), True),
+        (consent("c", word=None, policyRule={"text": "opt-out"}), True),
+        (consent("c", provision=nested(300)), True),
+        (consent("c", scope={"text": "research"}), True),
+        (consent("c", word="permit", scope={"text": "research"}), True),
     ],
 )
 def test_a_consent_of_a_hospital_decides_about_its_patient_alone(load, given, is_out):
@@ -73,19 +93,40 @@ def test_a_consent_of_a_hospital_decides_about_its_patient_alone(load, given, is
     ("reason", "given"),
     [
         ("excluded:other_scope", consent("c", scope=coded(SCOPE, "treatment"))),
-        ("excluded:other_scope", consent("c", scope={"text": "research"})),
         ("excluded:planned", consent("c", status="draft")),
         ("excluded:planned", consent("c", status="proposed")),
         ("excluded:entered_in_error", consent("c", status="entered-in-error")),
-        ("quarantined:invalid_status", consent("c", status="SECRETWORD")),
         ("quarantined:dangling_subject", consent("c", of="nobody")),
-        ("quarantined:fhir_version", consent("c", decision="deny")),
     ],
 )
 def test_what_says_nothing_of_research_is_counted_and_not_kept(load, reason, given):
     loaded = load([patient("ada"), given])
     assert loaded.reasons("Consent") == {reason: 1}
     assert out(loaded, "ada") == set()
+
+
+R5 = {
+    **{name: value for name, value in consent("c").items() if name not in ("patient", "scope", "provision")},
+    "subject": {"reference": "Patient/ada"},
+    "decision": "permit",
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "given", "options"),
+    [
+        ("fhir_version", consent("c", word="permit", decision="deny"), {}),
+        ("fhir_version", consent("c", word="permit", **{"except": [{"type": "deny"}]}), {}),
+        ("fhir_version", R5, {}),
+        ("invalid_status", consent("c", word="permit", status="revoked"), {}),
+        ("r4b_invalid", consent("c", word="permit", dateTime="today"), {"validate": "all"}),
+    ],
+)
+def test_a_consent_to_research_that_cannot_be_read_denies(load, reason, given, options):
+    loaded = load([patient("ada"), patient("bo"), given], **options)
+    assert loaded.reasons("Consent") == {f"quarantined:{reason}": 1}
+    assert loaded.account.resources["Consent"].loaded == 0
+    assert out(loaded, "ada", "bo") == {"ada"}
 
 
 def test_a_denial_whose_patient_is_missing_is_quarantined_and_not_silent(load):
@@ -126,7 +167,7 @@ def test_nothing_is_kept_but_what_decides_and_only_in_private(load):
     )
     loaded = load([patient("ada"), encounter("e"), given])
     (row,) = loaded.rows("private/consent")
-    assert json.loads(row[3]) == {
+    assert json.loads(row[4]) == {
         "type": "deny",
         "start": None,
         "end": None,

@@ -22,7 +22,7 @@ PERMIT, DENY = Provision(type="permit"), Provision(type="deny")
 
 
 def consent(root, *, stated=NOW - timedelta(days=9), is_withdrawn=False, person=1):
-    return Consent(person, stated, is_withdrawn, root)
+    return Consent(person, stated, stated, is_withdrawn, root)
 
 
 def tree(word, *inner, **fields):
@@ -67,6 +67,11 @@ def test_of_whom_no_consent_speaks_the_default_decides(rules, is_in):
         (tree("deny", tree("permit", codes=("s|c",))), False),
         (tree("permit", tree("deny", codes=("s|c",))), False),
         (tree("permit", tree("permit", DENY, is_narrowed=True)), False),
+        (tree("deny", tree(None, PERMIT, is_narrowed=True)), False),
+        (tree("deny", tree("deny", PERMIT, is_narrowed=True)), False),
+        (tree("permit", tree("deny", purposes=("urn:local|FORSCHUNG",))), False),
+        (tree("permit", purposes=("urn:local|FORSCHUNG",)), False),
+        (tree("permit", purposes=("PurposeOfUse",)), False),
     ],
 )
 def test_a_tree_says_one_thing(root, is_in, rules):
@@ -103,6 +108,16 @@ def test_the_newest_wins_and_on_one_day_the_denial():
     assert not is_permitted([old, new_denial], rules=IN, now=NOW)
     assert not is_permitted([new, new_denial], rules=IN, now=NOW)
     assert is_permitted([new, consent(Provision(), stated=NOW)], rules=OUT, now=NOW)  # the newest that speaks
+
+
+def test_a_date_to_come_and_a_span_count_for_the_denial():
+    later = NOW + timedelta(days=9000)
+    assert not is_permitted([consent(PERMIT, stated=later), consent(DENY)], rules=IN, now=NOW)
+    assert not is_permitted([consent(DENY, stated=later), consent(PERMIT)], rules=IN, now=NOW)
+    year = Consent(1, NOW - timedelta(days=300), NOW - timedelta(days=1), False, PERMIT)
+    assert not is_permitted([year, consent(DENY)], rules=IN, now=NOW)
+    denied = Consent(1, NOW - timedelta(days=300), NOW - timedelta(days=1), False, DENY)
+    assert not is_permitted([denied, consent(PERMIT)], rules=IN, now=NOW)
 
 
 def test_without_a_date_a_denial_is_the_newest_and_a_permit_the_oldest():

@@ -5,6 +5,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fedhealth.cdm.consent import save_consents
@@ -28,7 +30,7 @@ def folder(tmp_path):
 
 
 def say(folder, *people, root=DENY, rules=ConsentRules()):  # noqa: B008 - frozen
-    save_consents(folder.cdm / "private", [Consent(n, NOW, False, root) for n in people], rules)
+    save_consents(folder.cdm / "private", [Consent(n, NOW, NOW, False, root) for n in people], rules)
 
 
 def rows(patients=100):
@@ -68,13 +70,20 @@ def test_equal_lists_do_not_look_equal(folder):
 def test_a_round_that_was_answered_is_answered_with_the_same_people_or_not_at_all(folder):
     say(folder, 3, root=Provision(type="permit", end=NOW.isoformat()))
     first = ask(folder, 1)
-    again = ask(folder, 1, now=NOW + timedelta(days=1))  # the permit has lapsed since
-    assert 3 in again.rows.person
-    assert again.statement == first.statement
-    assert 3 not in ask(folder, 2, now=NOW + timedelta(days=1)).rows.person
+    assert ask(folder, 1).statement == first.statement
+    later = NOW + timedelta(days=1)  # the permit has lapsed since
+    with pytest.raises(DataError, match="consent_changed"):
+        ask(folder, 1, now=later)
+    assert 3 not in ask(folder, 2, now=later).rows.person
     say(folder, 4)
     with pytest.raises(DataError, match="consent_changed"):
         ask(folder, 1)
+
+
+def test_who_is_not_in_the_cdm_any_more_is_left_out_of_rows_made_before(folder):
+    kept = [n for n in range(100) if n != 7]
+    pq.write_table(pa.table({"person_id": pa.array(kept, pa.int64())}), folder.cdm / "person.parquet")
+    assert set(ask(folder).rows.person) == set(kept)
 
 
 def test_the_evidence_opens_the_commitment(folder):
