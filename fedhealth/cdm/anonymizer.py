@@ -3,7 +3,7 @@
 A rule's FHIRPath selects nodes; the first rule that selects a node, or one around it, decides what becomes of it; what no
 rule selects is kept. Of our fields a date is kept, moved or cut to its year, and everything else is kept or dropped: a
 method that we do not have (perturb, generalize, substitute, and hashing of what is no id) drops the field. Ids are keyed
-in any case. So the CDM holds at most what the configuration would leave.
+in any case. What was decided from a dropped field before (a death by a disposition, an emergency by an origin) stays.
 
 Source: Tools for Health Data Anonymization, docs/FHIR-anonymization.md; configuration-sample.json of its R4 tool.
 """
@@ -113,7 +113,10 @@ _FIELDS = (
     _coded(f"{_INSIDE}.dischargeDisposition:{_CODE}", "visit_occurrence", "discharged_to"),
     _field(f"Encounter.priority:{_CODE}", "visit_extra", "is_emergency is_planned"),
     _field("Encounter.serviceProvider:Reference", "visit_occurrence", "care_site_id"),
+    _field("Encounter.serviceProvider:Reference", "visit_detail", "care_site_id"),
+    _field("Patient.managingOrganization:Reference", "person", "care_site_id"),
     _coded(f"Condition.code:{_CODE}", "condition_occurrence", "condition"),
+    _field(f"Condition.code:{_CODE}", "condition_occurrence", "condition_source_concept_id"),
     _field(f"Condition.verificationStatus:{_CODE}", "condition_occurrence", "condition_status_concept_id"),
     _field("Condition.onset[x]:dateTime"),
     _field("Condition.recordedDate:dateTime"),
@@ -123,6 +126,7 @@ _FIELDS = (
     _coded(f"Observation.code:{_CODE}", "measurement", "measurement"),
     _coded(f"Observation.code:{_CODE}", "observation", "observation"),
     _field("Observation.value[x]:Quantity.value:decimal", "measurement", _VALUE),
+    _field("Observation.value[x]:Quantity.value:decimal", "observation", "value_as_number value_as_string"),
     _field("Observation.value[x]:Quantity.unit:string", "measurement", "unit_source_value"),
     _field(f"Observation.value[x]:{_CODE}", "measurement", "value_as_concept_id value_source_value"),
     _field(f"Observation.value[x]:{_CODE}", "observation", "value_as_concept_id value_as_string"),

@@ -34,7 +34,17 @@ def parse_codings(text: str, *, default_system: str = "") -> list[Coding]:
         found = _LIST.decode(text) if text.lstrip().startswith("[") else [_ONE.decode(text)]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
-    return [Coding(c.system or default_system, c.code, c.display, c.userSelected) for c in found]
+    return [
+        Coding(
+            _printable(c.system) or default_system, _printable(c.code), _printable(c.display), c.userSelected
+        )
+        for c in found
+    ]
+
+
+def _printable(text: str) -> str:
+    """Without NUL, which JSON can hold and which separates what is counted."""
+    return text.replace("\0", "")
 
 
 def match_codings(

@@ -196,6 +196,7 @@ def save_consents(private: Path, consents: Iterable[Consent], rules: ConsentRule
         (
             each.person,
             each.stated and each.stated.replace(tzinfo=None),
+            each.stated_by and each.stated_by.replace(tzinfo=None),
             each.is_withdrawn,
             each.root.model_dump_json(),
         )

@@ -42,7 +42,7 @@ from fedhealth.vocabulary.concepts import (
 from fedhealth.vocabulary.maps import shipped_digest
 from fedhealth.vocabulary.site_map import read_site_map
 
-_ROWS = ("person", "visit_occurrence", "visit_detail", *EVENT_TABLES, "death", "care_site")
+_ROWS = ("care_site", "person", "visit_occurrence", "visit_detail", *EVENT_TABLES, "death")
 """The tables that are read row by row; observation periods follow from them, or are the source's own."""
 
 _REFERS = {
@@ -54,6 +54,9 @@ _REFERS = {
     "observation_period_id": "ObservationPeriod",
 }
 """What an id is an id of; any other is of its own table."""
+
+_OWN_CONCEPTS = 2_000_000_000
+"""From here on concept ids are a hospital's own; they become 0."""
 
 _KNOWN_TEXT = {
     "gender_source_value": ("male", "female", "other", "unknown", "M", "F", "m", "f", "U"),
@@ -107,7 +110,7 @@ def import_omop(
             counts = _load(database, columns, site_secret)
             extract = settings.extract_date or _latest(database)
             database.execute(_PATIENT)
-            find_lived(database, visits=_STAYS)
+            find_lived(database, extract, visits=_STAYS)
             follow(database, how.profile, extract)
             _end_open_visits(database, moved=how.profile != "local-only")
             if how.profile == "local-only" and _has_rows(database, "observation_period", columns):
@@ -116,7 +119,7 @@ def import_omop(
                 write_periods(database)
             database.execute(_EXTRA)
             describe_source(database, site, extract, digest)
-            move_people(database, how, site_secret=site_secret)
+            move_people(database, how, extract, site_secret=site_secret)
             hidden = hide_rare_sources(database, mapped, is_foreign=True)
             tables = write_tables(database, folder, how, hidden=hidden)
             _make_private(database)
@@ -131,14 +134,16 @@ def import_omop(
                 folder,
                 describe(how, site=site, map_digest=digest, software_version=__version__, recorded=recorded),
             )
-            account = _account(database, site, counts, tables)
+            account = _account(database, site, counts, tables, is_whole=not how.dropped)
         (folder / "accounting.json").write_text(account.to_json())
     return account
 
 
 _PATIENT = """
-CREATE VIEW patient AS SELECT person_id, make_date(year_of_birth, coalesce(month_of_birth, 12),
-    coalesce(day_of_birth, day(last_day(make_date(year_of_birth, coalesce(month_of_birth, 12), 1)))))::VARCHAR AS birthDate
+CREATE VIEW patient AS SELECT person_id, coalesce(
+    try_cast(format('{:04d}-{:02d}-{:02d}', year_of_birth, month_of_birth, day_of_birth) AS DATE),
+    last_day(try_cast(format('{:04d}-{:02d}-01', year_of_birth, month_of_birth) AS DATE)),
+    make_date(year_of_birth, 12, 31))::VARCHAR AS birthDate
 FROM out_person
 """
 _STAYS = (
@@ -216,8 +221,17 @@ def _select(table: Table, present: set[str]) -> str:
                 read = "NULL::VARCHAR"
             elif allowed is not None:
                 read = f"CASE WHEN {read} IN ({', '.join(repr(text) for text in allowed)}) THEN {read} END"
-        elif column.type == "DATE":
-            read = f"coalesce(try_cast({value} AS DATE), try_cast({value} AS TIMESTAMP)::DATE)"
+        elif column.type in ("DATE", "TIMESTAMP"):
+            read = _within(
+                f"coalesce(try_cast({value} AS {column.type}), try_cast({value} AS TIMESTAMP)::{column.type})"
+            )
+        elif column.name == "year_of_birth":
+            read = f"CASE WHEN try_cast({value} AS INTEGER) BETWEEN 1800 AND 2500 THEN try_cast({value} AS INTEGER) END"
+        elif column.name == "condition_source_concept_id":
+            read = "0"
+        elif column.name.endswith("_concept_id"):  # a hospital's own concepts say what its rare codes do
+            number = f"try_cast({value} AS BIGINT)"
+            read = f"CASE WHEN {number} >= {_OWN_CONCEPTS} THEN 0 ELSE try_cast({value} AS INTEGER) END"
         else:
             read = f"try_cast({value} AS {column.type})"
         given = f"nullif(trim({value}::VARCHAR), '') IS NOT NULL"
@@ -226,6 +240,11 @@ def _select(table: Table, present: set[str]) -> str:
             f"({'false' if column.type == 'VARCHAR' else f'{given} AND {read} IS NULL'}) AS is_unread_{column.name}",
         ]
     return f"SELECT {', '.join(shown)} FROM src_{table.name} s"
+
+
+def _within(moment: str) -> str:
+    """SQL for a date or time of 1800 to 2500: infinity and 9999-12-31 are none."""
+    return f"CASE WHEN {moment} BETWEEN '1800-01-01' AND '2500-12-31' THEN {moment} END"
 
 
 def _quarantine(database: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -319,10 +338,13 @@ def _one(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def _latest(database: duckdb.DuckDBPyConnection) -> date:
-    """The last day that a visit or an event has."""
-    columns = ["SELECT max(greatest(visit_start_date, visit_end_date)) AS day FROM out_visit_occurrence"]
+    """The last day on which something began, or a visit ended within a year of that: open ends are far off."""
+    columns = ["SELECT max(visit_start_date) AS day FROM out_visit_occurrence"]
     columns += [f"SELECT max({table.day}) FROM out_{name}" for name, table in EVENT_TABLES.items()]
-    ((found,),) = database.execute(f"SELECT max(day) FROM ({' UNION ALL '.join(columns)})").fetchall()
+    ((found,),) = database.execute(
+        f"WITH begun AS (SELECT max(day) AS day FROM ({' UNION ALL '.join(columns)})) SELECT greatest(any_value(begun.day), "
+        "max(visit_end_date) FILTER (visit_end_date <= begun.day + 366)) FROM begun LEFT JOIN out_visit_occurrence ON true"
+    ).fetchall()
     return date(1970, 1, 1) if found is None else date.fromisoformat(str(found))
 
 
@@ -373,7 +395,12 @@ GROUP BY ALL ORDER BY 4 DESC, 1, 2, 3
 
 
 def _account(
-    database: duckdb.DuckDBPyConnection, site: str, counts: Counts, tables: dict[str, int]
+    database: duckdb.DuckDBPyConnection,
+    site: str,
+    counts: Counts,
+    tables: dict[str, int],
+    *,
+    is_whole: bool,
 ) -> Accounting:
     left = {
         (name, "quarantined", reason): n
@@ -402,6 +429,7 @@ def _account(
         unmapped=[
             Unmapped(system=system, code=code, unit=unit, n=n)
             for system, code, unit, n in database.execute(_SHOWN_UNMAPPED).fetchall()
+            if is_whole
         ],
         seconds={},
     )

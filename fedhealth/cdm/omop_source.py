@@ -1,5 +1,7 @@
 """A hospital's own OMOP, a folder of Parquet or CSV files or a PostgreSQL schema, as DuckDB views."""
 
+import csv
+import gzip
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -52,13 +54,44 @@ def _view_files(database: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     by_name = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
     found = []
     for name in TABLES:
-        for suffix, reader in ((".parquet", "read_parquet"), (".csv", "read_csv"), (".csv.gz", "read_csv")):
-            if (path := by_name.get(name + suffix)) is not None:
-                options = "" if reader == "read_parquet" else ", all_varchar = true, header = true"
-                database.execute(f"CREATE VIEW src_{name} AS FROM {reader}('{quoted(path)}'{options})")
-                found.append(name)
-                break
+        for suffix in (".parquet", ".csv", ".csv.gz"):
+            if (path := by_name.get(name + suffix)) is None:
+                continue
+            if suffix == ".parquet":
+                database.execute(f"CREATE VIEW src_{name} AS FROM read_parquet('{quoted(path)}')")
+            else:
+                _view_csv(database, name, path)
+            found.append(name)
+            break
     return found
+
+
+def _view_csv(
+    database: duckdb.DuckDBPyConnection, name: str, path: Path, delimiter: str | None = None
+) -> None:
+    """A CSV file as text columns: nothing of its form is guessed but the delimiter, from its header.
+
+    Quotes are doubled inside quotes (RFC 4180); an apostrophe is a letter like any other.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+    delimiter = delimiter or max(",\t;|", key=header.count)
+    names = next(csv.reader([header], delimiter=delimiter), [])
+    if len({each.lower() for each in names}) < len(names) or not all(names):
+        raise DataError(
+            f"the header of the OMOP table {name} names a column twice or not at all (code header)",
+            "export it again",
+        )
+    columns = ", ".join(f"{_literal(each)}: 'VARCHAR'" for each in names)
+    database.execute(
+        f"CREATE VIEW src_{name} AS FROM read_csv('{quoted(path)}', auto_detect = false, header = true, "
+        f"delim = {_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, parallel = false)"
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _copy_postgres(database: duckdb.DuckDBPyConnection, source: str, work: Path) -> list[str]:
@@ -90,9 +123,7 @@ def _copy_postgres(database: duckdb.DuckDBPyConnection, source: str, work: Path)
                         "WITH (FORMAT csv, HEADER)",
                         file,
                     )
-                database.execute(
-                    f"CREATE VIEW src_{name} AS FROM read_csv('{quoted(path)}', all_varchar = true, header = true)"
-                )
+                _view_csv(database, name, path, ",")
                 found.append(name)
     except psycopg2.Error as error:
         raise DataError(

@@ -5,7 +5,8 @@ if it has the form of its system (LOINC and SNOMED CT carry check digits, ICD-10
 there must be carried by enough patients (``source_codes``).
 
 Source: LOINC Users' Guide (Luhn check digit); SNOMED CT identifiers (Verhoeff check digit, partition 00 or 10 of
-concepts); ICD-10-CM and ICD-10-PCS official guidelines (7 characters without I and O; we ask for two letters).
+concepts); ICD-10-CM and ICD-10-PCS official guidelines (7 characters without I and O; we ask for two letters and a
+digit).
 """
 
 import re
@@ -32,8 +33,9 @@ _ICD10_PCS = (
     "urn:oid:2.16.840.1.113883.6.4",
 )
 
-_ICD10_FORM = re.compile(r"[A-Z]\d[0-9A-Z](\.?[0-9A-Z]{1,4})?")
-_ICD10_PCS_FORM = re.compile(r"(?=(.*[A-Z]){2})[0-9BCDFGHX][0-9A-HJ-NP-Z]{6}")
+_ICD10_DOTTED = re.compile(r"[A-Z]\d[\dAB](\.[\dA-Z]{1,4})?")
+_ICD10_UNDOTTED = re.compile(r"[A-Z]\d[\dAB]([\dX]{1,3}|[\dX]{3}[A-Z])")
+_ICD10_PCS_FORM = re.compile(r"(?=(.*[A-Z]){2})(?=.*\d)[0-9BCDFGHX][0-9A-HJ-NP-Z]{6}")
 _CODE_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/^:*-]{0,31}")
 _SYSTEM_FORM = re.compile(r"(https?://|urn:)[A-Za-z0-9._:/-]{1,120}")
 _UNIT_FORM = re.compile(r"[A-Za-z0-9%/*^.µμ°\[\]{}()'_+ -]{1,24}")
@@ -49,14 +51,19 @@ def is_plain_code(system: str, code: str, site_map: SiteMap) -> bool:
         return _is_snomed_concept(code)
     if system in _ICD10_PCS:
         return _ICD10_PCS_FORM.fullmatch(code) is not None
-    return system in _ICD10 and _ICD10_FORM.fullmatch(code) is not None
+    has_form = _ICD10_DOTTED.fullmatch(code) or _ICD10_UNDOTTED.fullmatch(code)
+    return system in _ICD10 and has_form is not None
 
 
 def is_plain_bare(code: str, site_map: SiteMap) -> bool:
-    """Whether a code without its system is named by the site's map, or has the form of a system that proves itself."""
-    return any(code == named for _, named in site_map.named) or any(
-        is_plain_code(system, code, SiteMap()) for system in (_LOINC, _SNOMED, _ICD10[0], _ICD10_PCS[0])
-    )
+    """Whether a code without its system is named by the site's map, or has a form that few other texts have.
+
+    Those are LOINC and SNOMED CT with their check digits, and ICD-10 with its dot.
+    """
+    if any(code == named for _, named in site_map.named):
+        return True
+    is_icd10 = "." in code and _ICD10_DOTTED.fullmatch(code) is not None
+    return is_icd10 or _has_loinc_check_digit(code) or _is_snomed_concept(code)
 
 
 def is_plain_system(system: str, site_map: SiteMap) -> bool:
@@ -90,7 +97,7 @@ def looks_like_unit(unit: str) -> bool:
 
 
 def _has_loinc_check_digit(code: str) -> bool:
-    if re.fullmatch(r"\d{1,7}-\d", code) is None:
+    if re.fullmatch(r"\d{1,6}-\d", code) is None:
         return False
     total = 0
     for place, digit in enumerate(reversed(code[:-2])):

@@ -83,8 +83,10 @@ def follow(database: duckdb.DuckDBPyConnection, profile: Profile, extract: date)
     database.execute(f"CREATE TABLE followed AS SELECT person_id, {until} AS until FROM lived")
 
 
-def move_people(database: duckdb.DuckDBPyConnection, how: Deidentification, *, site_secret: bytes) -> None:
-    """Make ``moved`` (person_id, days, clock, born) under a profile that moves dates; needs ``lived`` and ``followed``."""
+def move_people(
+    database: duckdb.DuckDBPyConnection, how: Deidentification, extract: date, *, site_secret: bytes
+) -> None:
+    """Make ``moved`` (person_id, days, clock, born, until) under a profile that moves dates; needs ``lived`` and ``followed``."""
     profile = how.profile
     if profile == "local-only":
         return
@@ -103,7 +105,7 @@ def move_people(database: duckdb.DuckDBPyConnection, how: Deidentification, *, s
         clock = "coalesce(first_time - date_trunc('day', first_time), INTERVAL 0 SECOND)"
     database.execute(
         f"CREATE TABLE moved AS SELECT person_id, days, clock, greatest(year(birthday + days), "
-        f"coalesce(year(greatest(last, until) + days) - {OLDEST}, 0)) AS born "
+        f"coalesce(year(until + days), {extract.year}) - {OLDEST}) AS born, until "
         f"FROM (SELECT person_id, {by}::INTEGER AS days, {clock} AS clock, last, until, day_of(birthDate) AS birthday "
         "FROM drawn JOIN patient USING (person_id) LEFT JOIN lived USING (person_id) LEFT JOIN followed USING (person_id))"
     )
@@ -127,15 +129,28 @@ def moved_column(table: Table, column: Column, profile: Profile) -> str:
         return _of_birth(column.name)
     if table.name == "cdm_source":  # without a date of the extract in site.yaml this is somebody's last day
         return f"make_date(year({name}), 1, 1)" if column.type == "DATE" else name
+    if column.name.endswith(("_end_date", "_end_datetime")):
+        return _end(table, column)
     if column.type == "TIMESTAMP":
         return f"{name} + to_days(m.days) - m.clock"
-    if column.type != "DATE":
-        return name
-    if column.name.endswith("_end_date") and _start(column) in table.column_names:
-        # beside a start without a time, an end could come to lie on the day before
-        start, moved = _start(column), _day(table, column.name)
-        return f"CASE WHEN {name} >= t.{start} THEN greatest({moved}, {_day(table, start)}) ELSE {moved} END"
-    return _day(table, column.name)
+    return _day(table, column.name) if column.type == "DATE" else name
+
+
+def _end(table: Table, column: Column) -> str:
+    """SQL for an end: one after the follow-up (open, planned, the day of the extract) would tell the offset.
+
+    It goes where OMOP allows, else it is the last day of the follow-up. A time goes with its day.
+    """
+    name = f"t.{column.name}"
+    if column.type == "TIMESTAMP":
+        return f"CASE WHEN {name}::DATE <= m.until THEN {name} + to_days(m.days) - m.clock END"
+    start, moved = f"t.{_start(column)}", _day(table, column.name)
+    late = f"greatest(m.until, {start}) + m.days" if column.required else "NULL"
+    # beside a start without a time, an end could come to lie on the day before
+    return (
+        f"CASE WHEN {name} > m.until THEN {late} "
+        f"WHEN {name} >= {start} THEN greatest({moved}, {_day(table, _start(column))}) ELSE {moved} END"
+    )
 
 
 def _start(column: Column) -> str:

@@ -94,7 +94,7 @@ FROM kept LEFT JOIN coded_route r ON r.json = route
 
 
 _OPERATORS = "CASE comparator " + " ".join(f"WHEN '{c}' THEN {n}" for c, n in OPERATORS.items()) + " END"
-_UNIT = "coalesce(nullif(unit_code, ''), nullif(unit_text, ''))"
+_UNIT = "replace(coalesce(nullif(unit_code, ''), nullif(unit_text, '')), chr(0), '')"
 
 _MEASUREMENT = f"""
 SELECT seq, key AS measurement_id, person_id, concept_id AS measurement_concept_id, day AS measurement_date,
@@ -188,16 +188,25 @@ def write_people(database: duckdb.DuckDBPyConnection) -> None:
 _STAYS = "SELECT person_id, began::DATE AS day, greatest(began::DATE, end_date) AS last, moment(start_text) AS timed FROM visit"
 
 
-def find_lived(database: duckdb.DuckDBPyConnection, *, visits: str = _STAYS) -> None:
+_ENDS = {"condition_occurrence": "condition_end_date", "drug_exposure": "drug_exposure_end_date"}
+"""The columns of events that say when something ended."""
+
+
+def find_lived(database: duckdb.DuckDBPyConnection, extract: date, *, visits: str = _STAYS) -> None:
     """Make ``lived``: a person's first and last day, and the first time. Needs ``visit``, out_death, events.
 
-    ``visits`` is SQL for (person_id, day, last, timed) of every visit.
+    Ends after the extract are plans, and do not count. ``visits`` is SQL for (person_id, day, last, timed) of every visit.
     """
-    days = [visits]
+    limit = f"DATE '{extract.isoformat()}'"
+    days = [
+        f"SELECT person_id, day, CASE WHEN last <= {limit} THEN last ELSE day END AS last, timed FROM ({visits})"
+    ]
     for name, table in EVENT_TABLES.items():
-        time = f"{table.day}time"
+        last = f"max({table.day})"
+        if end := _ENDS.get(name):
+            last = f"greatest({last}, max({end}) FILTER ({end} <= {limit}))"
         days.append(
-            f"SELECT person_id, min({table.day}), max({table.day}), min({time}) FROM out_{name} GROUP BY person_id"
+            f"SELECT person_id, min({table.day}), {last}, min({table.day}time) FROM out_{name} GROUP BY person_id"
         )
     database.execute(_LIVED.format(days=" UNION ALL ".join(days)))
 

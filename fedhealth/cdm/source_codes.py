@@ -61,7 +61,7 @@ def hide_rare_sources(
     """Decide what of the ``out_`` tables may not stay; makes ``hidden`` (kind, value, shown) over all columns.
 
     Where the tables are another's (``is_foreign``), a code may stand without its system: then it must have the form of LOINC,
-    SNOMED CT or ICD-10, or be carried by enough patients; and a value that is no code, number or boolean goes.
+    SNOMED CT or ICD-10, or be carried by enough patients; and a value that is no code, boolean or the row's number goes.
 
     Returns:
       By (table, column) the name of a table (value, shown) of what to replace there; columns that need none are absent.
@@ -85,8 +85,13 @@ def hide_rare_sources(
     return replaced
 
 
-_VALUES = ("value_source_value", "value_as_string")
-_NUMBER_OR_FLAG = "try_cast({0} AS DOUBLE) IS NOT NULL OR lower({0}) IN ('true', 'false', 'yes', 'no')"
+_FLAG = "lower({0}) IN ('true', 'false', 'yes', 'no')"
+_VALUES = {
+    "value_source_value": f"{_FLAG} OR (value_as_number IS NOT NULL AND "
+    r"regexp_full_match({0}, '[-+]?\d{{1,6}}(\.\d*)?([eE][-+]?\d+)?'))",
+    "value_as_string": f"{_FLAG} OR coalesce(try_cast({{0}} AS DOUBLE) = value_as_number, false)",
+}
+"""The columns of values: SQL for a flag, or a number that says no more than the row's own."""
 
 
 def _show_codes(
@@ -102,7 +107,7 @@ def _show_codes(
 
     where = f"contains({column}, '|')"
     if is_foreign:
-        where = f"NOT ({_NUMBER_OR_FLAG.format(column)})" if column in _VALUES else "true"
+        where = f"NOT ({_VALUES[column].format(column)})" if column in _VALUES else "true"
     doubtful = _doubtful(database, table, column, where, is_plain)
     if not doubtful:
         return {}

@@ -127,7 +127,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
             "securityLabel",
         ),
         *("controller", "date", "decision", "grantee", "grantor", "manager", "policyBasis", "policyText"),
-        *("regulatoryBasis", "sourceAttachment", "sourceReference", "subject"),
+        *("regulatoryBasis", "subject"),
     ),
     "Procedure": (
         *(

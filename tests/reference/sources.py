@@ -119,13 +119,19 @@ def _is_proven(system, code, codes):
     if any((system, code) in known for known in _maps(codes)):
         return True
     if system == "http://loinc.org":
-        return re.fullmatch(r"[0-9]{1,7}-[0-9]", code) is not None and _luhn(code.replace("-", ""))
+        return re.fullmatch(r"[0-9]{1,6}-[0-9]", code) is not None and _luhn(code.replace("-", ""))
     if system == "http://snomed.info/sct":
         return re.fullmatch(r"[1-9][0-9]{2,14}(00|10)[0-9]", code) is not None and _verhoeff(code)
     if system in PCS:
         letters = sum(character.isalpha() for character in code)
-        return letters >= 2 and re.fullmatch(r"[0-9BCDFGHX][0-9A-HJ-NP-Z]{6}", code) is not None
-    return system in ICD10 and re.fullmatch(r"[A-Z][0-9][0-9A-Z](\.?[0-9A-Z]{1,4})?", code) is not None
+        return 2 <= letters < len(code) and re.fullmatch(r"[0-9BCDFGHX][0-9A-HJ-NP-Z]{6}", code) is not None
+    forms = (
+        r"[A-Z][0-9][0-9AB]",
+        r"[A-Z][0-9][0-9AB]\.[0-9A-Z]{1,4}",
+        r"[A-Z][0-9][0-9AB][0-9X]{1,3}",
+        r"[A-Z][0-9][0-9AB][0-9X]{3}[A-Z]",
+    )
+    return system in ICD10 and any(re.fullmatch(form, code) for form in forms)
 
 
 def _luhn(digits):

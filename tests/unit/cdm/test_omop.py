@@ -206,11 +206,11 @@ def test_source_values_follow_the_rule_of_rare_codes(take, value, shown):
 
 def test_text_values_are_codes_numbers_and_flags_or_go(take):
     header = "observation_id,person_id,observation_concept_id,observation_date,observation_type_concept_id,value_as_string"
-    texts = ("Maria Quill", "Maria", "12.5", "true", "http://snomed.info/sct|266919005")
+    texts = ("Maria Quill", "Maria", "19870412", "true", "http://snomed.info/sct|266919005")
     people = [PERSON, *(f"{n},8532,1950,0,0,x" for n in range(1, 13))]
     rows = [f"{n}{i},{n},0,2021-05-02,32817,{text}" for n in range(1, 13) for i, text in enumerate(texts)]
     loaded = take(person=people, visit_occurrence=[VISIT, STAY], observation=[header, *rows])
-    assert set(loaded.column("observation", "value_as_string")) == {"other", *texts[2:]}
+    assert set(loaded.column("observation", "value_as_string")) == {"other", *texts[3:]}
 
 
 def test_codes_without_a_concept_are_reported(take):
@@ -249,3 +249,49 @@ def test_a_record_is_written(take):
     record = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY]).record()
     assert (record["site"], record["profile"]) == ("house", "local-only")
     assert SECRET.hex() not in json.dumps(record)
+
+
+def test_apostrophes_and_late_quotes_are_read_as_they_stand(take):
+    header = "observation_id,person_id,observation_concept_id,observation_date,observation_type_concept_id,value_as_string"
+    texts = ("'abc", "abc'", '"a, ""b"""', '"two\nlines"')
+    rows = [f"{n},1,0,2021-05-02,32817,{texts[n % 2]}" for n in range(30_000)]
+    rows += [f"{30_000 + n},1,0,2021-05-02,32817,{text}" for n, text in enumerate(texts[2:])]
+    loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], observation=[header, *rows])
+    count = loaded.account.resources["observation"]
+    assert (count.read, count.loaded) == (30_002, 30_002)
+
+
+@pytest.mark.parametrize("profile", ["local-only", "limited-dataset", "safe-harbor"])
+def test_dates_that_are_none_stop_nothing_and_move_nobodys_follow_up(take, profile):
+    person = PERSON + ",month_of_birth,day_of_birth"
+    loaded = take(
+        profile=profile,
+        person=[person, ADA + ",13,1", BO + ",2,30", "3,8532,195000000,0,0,x,1,1"],
+        visit_occurrence=[
+            VISIT,
+            STAY,
+            "11,2,9201,2021-05-01,9999-12-31,32817",
+            "12,2,9201,2021-05-01,20210-07-14,32817",
+            "13,2,9201,2021-05-01,2099-12-31,32817",
+        ],
+    )
+    assert loaded.account.resources["person"].quarantined == {"missing_required": 1}
+    assert loaded.account.resources["visit_occurrence"].quarantined == {"missing_required": 2}
+    ends = loaded.column("observation_period", "observation_period_end_date")
+    assert max(ends).year <= 2022
+
+
+def test_local_concepts_become_none_and_care_sites_stay(take):
+    condition = (
+        "condition_occurrence_id,person_id,condition_concept_id,condition_start_date,condition_type_concept_id,"
+        "condition_source_concept_id"
+    )
+    loaded = take(
+        person=[PERSON + ",care_site_id", ADA + ",5"],
+        visit_occurrence=[VISIT + ",care_site_id", STAY + ",5"],
+        care_site=["care_site_id,place_of_service_concept_id,care_site_name", "5,0,SECRETWORD"],
+        condition_occurrence=[condition, "1,1,2000000017,2021-05-02,32817,2000000018"],
+    )
+    assert loaded.one("condition_occurrence", "condition_concept_id", "condition_source_concept_id") == (0, 0)
+    assert loaded.one("visit_occurrence", "care_site_id") == loaded.one("care_site", "care_site_id")
+    assert loaded.column("care_site", "care_site_name") == [None]

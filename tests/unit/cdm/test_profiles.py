@@ -219,3 +219,49 @@ def test_the_record_says_what_was_done_and_no_day(load, profile):
     assert record["recorded"] == "2021"
     assert record["births"] == "year alone, at most 90 years before the last date"
     assert SECRET.hex() not in json.dumps(record)
+
+
+@pytest.mark.parametrize("profile", SHIFTED)
+def test_an_end_after_the_follow_up_is_cut_as_it_would_tell_the_offset(load, tmp_path, profile):
+    (tmp_path / "site.yaml").write_text("extract_date: 2021-06-30\n")
+    code = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I50.9"}]}
+    given = [
+        patient("ada"),
+        encounter("stay"),
+        event("Condition", "open", code=code, onsetDateTime="2021-05-02", abatementDateTime="2099-12-31"),
+        event("Condition", "past", code=code, onsetDateTime="2021-05-02", abatementDateTime="2021-05-09"),
+        event(
+            "MedicationAdministration",
+            "drip",
+            status="in-progress",
+            medicationCodeableConcept={"coding": [{"system": "urn:x", "code": "y"}]},
+            effectivePeriod={"start": "2021-05-03T10:00:00Z", "end": "2099-12-31T10:00:00Z"},
+        ),
+    ]
+    loaded = load(given, site_map=tmp_path, profile=profile)
+    ends = dict(loaded.rows("condition_occurrence", "condition_occurrence_id", "condition_end_date"))
+    starts = dict(loaded.rows("condition_occurrence", "condition_occurrence_id", "condition_start_date"))
+    assert ends[key("Condition/open")] is None
+    assert (ends[key("Condition/past")] - starts[key("Condition/past")]).days == 7
+    (drip,) = loaded.rows(
+        "drug_exposure", "drug_exposure_start_date", "drug_exposure_end_date", "drug_exposure_end_datetime"
+    )
+    assert (drip[1] - drip[0]).days < 100
+    assert drip[2] is None
+
+
+@pytest.mark.parametrize("profile", SHIFTED)
+def test_ages_are_capped_without_events_and_by_ends(load, profile):
+    code = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I50.9"}]}
+    given = [
+        patient("ada", birthDate="1930-01-01"),
+        event("Condition", "c", code=code, onsetDateTime="2005-02-03", abatementDateTime="2024-02-03"),
+        patient("bo", birthDate="1890-01-01"),
+        patient("cy"),
+        encounter("now", of="cy", period={"start": "2024-06-01", "end": "2024-06-02"}),
+    ]
+    loaded = load(given, profile=profile)
+    born = dict(loaded.rows("person", "person_id", "year_of_birth"))
+    ((end,),) = loaded.rows("condition_occurrence", "condition_end_date")
+    assert end.year - born[ADA] <= 90
+    assert born[key("Patient/bo")] >= 2024 - 90

@@ -5,7 +5,7 @@ import json
 import pytest
 from simulator.hospital import ICD10, LOINC, RXNORM, SNOMED, UCUM, coded, event, observation, patient
 
-from fedhealth.cdm.plain_codes import is_plain_code, is_plain_unit
+from fedhealth.cdm.plain_codes import is_plain_bare, is_plain_code, is_plain_unit
 from fedhealth.vocabulary.site_map import SiteMap
 
 PCS = "http://www.cms.gov/Medicare/Coding/ICD10"
@@ -134,3 +134,20 @@ def test_a_race_that_is_no_category_is_not_copied(load):
         "extension": [{"url": "ombCategory", "valueCoding": {"code": "Quillfeather"}}],
     }
     assert load([patient("ada", extension=[race])]).column("person", "race_source_value") == [None]
+
+
+@pytest.mark.parametrize("code", ["BARBARA", "HERBERT", "CHARLES", "M123456", "J99DOE", "1234567-4"])
+def test_names_and_record_numbers_are_not_plain(code):
+    assert not any(is_plain_code(system, code, SiteMap()) for system in (PCS, ICD10, LOINC, SNOMED))
+    assert not is_plain_bare(code, SiteMap())
+
+
+def test_a_nul_in_a_code_or_unit_does_not_carry_it_past_the_rule(load):
+    given = [
+        patient("ada"),
+        observation("a", "", code=coded(LOINC, "SECRETNAME\0005")),
+        observation("b", "", code=coded(LOINC, "x"), valueQuantity={"value": 1, "unit": "SECRET\0NAME"}),
+    ]
+    loaded = load(given)
+    assert "SECRET" not in (loaded.folder / "accounting.json").read_text()
+    assert not [row for row in loaded.rows("measurement") if "SECRET" in str(row)]
