@@ -1,7 +1,10 @@
 """Sites compare their data in a run: profiles in a secure sum, each site judges itself, the others hear names alone."""
 
+from dataclasses import replace
+
 import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from simulator.hospital import SECRET
 from simulator.network import SITES, Network, make_study
@@ -52,6 +55,9 @@ def network_of(folder, cdms, **faults):
         for path in (cdms / name / "cdm").iterdir():
             if path.is_file():
                 (target / path.name).write_bytes(path.read_bytes())
+        own = pq.read_table(target / "person.parquet", columns=["person_id"]).column(0).to_numpy()
+        rows = network.rows[name]
+        network.give_rows(name, replace(rows, person=own[rows.person]))  # of people whom the CDM holds
         if fault := faults.get(name.replace("-", "_")):
             with duckdb.connect(":memory:") as database:
                 database.execute(f"CREATE TABLE m AS FROM '{target}/measurement.parquet'")
