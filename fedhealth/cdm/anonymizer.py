@@ -10,7 +10,6 @@ Source: Tools for Health Data Anonymization, docs/FHIR-anonymization.md; configu
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -284,7 +283,6 @@ def _named(method: str) -> str:
 
 def empty_value(table: str, column: str) -> str:
     """SQL for what stands in a dropped column: null, or 0 (no matching concept) or false where a value is required."""
-    columns: dict[str, Any] = {each.name: each for each in TABLES[table].columns} if table in TABLES else {}
     if column.startswith("is_"):
         return "false"
-    return "0" if column in columns and columns[column].required else "NULL"
+    return "0" if column in TABLES[table].required else "NULL"

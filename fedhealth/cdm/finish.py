@@ -4,12 +4,10 @@ The large tables are sorted by person and key, so that a table's bytes depend on
 and form they came in, and a person's rows lie together.
 """
 
-import hashlib
 from pathlib import Path
 
 import duckdb
 
-from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting
 from fedhealth.cdm.bookkeeping import account_run, describe_source, trace_rows
 from fedhealth.cdm.consent import write_consents
@@ -22,7 +20,7 @@ from fedhealth.cdm.staged import TIMES
 from fedhealth.cdm.tables import TABLES
 from fedhealth.cdm.visits import write_visits
 from fedhealth.cdm.workspace import Plan, has, quoted, read_plan, saved, step
-from fedhealth.vocabulary.maps import shipped_digest
+from fedhealth.vocabulary.maps import maps_digest
 
 _LOADED = (
     *("patient", "stay", "root", "visit", "organization", "medication", "consent_said"),
@@ -51,7 +49,7 @@ def finish(work: Path, folder: Path, *, total: int, site_secret: bytes, threads:
     """
     plan = read_plan(work)
     mapped = plan.mapped()
-    digest = hashlib.sha256((shipped_digest() + mapped.digest).encode()).hexdigest()
+    digest = maps_digest(mapped)
     settings = mapped.settings
     how = deidentification_of(mapped, plan.profile)
     with step(work, time_zone=settings.time_zone, threads=threads) as database:
@@ -72,14 +70,7 @@ def finish(work: Path, folder: Path, *, total: int, site_secret: bytes, threads:
         trace_rows(database)
         write_private(database, folder)
         write_consents(database, folder / "private", settings)
-        record = describe(
-            how,
-            site=plan.site,
-            map_digest=digest,
-            software_version=__version__,
-            recorded=extract.isoformat() if how.profile == "local-only" else str(extract.year),
-        )
-        write_record(folder, record)
+        write_record(folder, describe(how, site=plan.site, map_digest=digest, extract=extract))
         return account_run(database, plan.site, total=total, tables=tables, dropped=how.dropped)
 
 

@@ -6,7 +6,6 @@ FHIR decides from more than OMOP holds is taken from it: a visit is an emergency
 and none is known to be planned.
 """
 
-import hashlib
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from fedhealth import __version__
 from fedhealth.cdm.accounting import Accounting, LinkCount, Unmapped, ValueCount, account_resources
 from fedhealth.cdm.bookkeeping import describe_source
 from fedhealth.cdm.consent import save_consents
@@ -39,7 +37,7 @@ from fedhealth.vocabulary.concepts import (
     VISIT_EMERGENCY,
     VISIT_EMERGENCY_TO_INPATIENT,
 )
-from fedhealth.vocabulary.maps import shipped_digest
+from fedhealth.vocabulary.maps import maps_digest
 from fedhealth.vocabulary.site_map import read_site_map
 
 _ROWS = ("care_site", "person", "visit_occurrence", "visit_detail", *EVENT_TABLES, "death")
@@ -102,7 +100,7 @@ def import_omop(
     mapped = read_site_map(site_map)
     settings = mapped.settings
     how = deidentification_of(mapped, profile)
-    digest = hashlib.sha256((shipped_digest() + mapped.digest).encode()).hexdigest()
+    digest = maps_digest(mapped)
     cdm_dir = Path(cdm_dir)
     with replacing(cdm_dir) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with step(Path(scratch), time_zone=settings.time_zone, threads=threads) as database:
@@ -129,11 +127,7 @@ def import_omop(
                 [],
                 ConsentRules(settings.consent_default, frozenset(settings.consent_codes)),
             )
-            recorded = extract.isoformat() if how.profile == "local-only" else str(extract.year)
-            write_record(
-                folder,
-                describe(how, site=site, map_digest=digest, software_version=__version__, recorded=recorded),
-            )
+            write_record(folder, describe(how, site=site, map_digest=digest, extract=extract))
             account = _account(database, site, counts, tables, is_whole=not how.dropped)
         (folder / "accounting.json").write_text(account.to_json())
     return account

@@ -1,10 +1,12 @@
 """The de-identification record of a CDM: what was done to it, and with what. No training takes a CDM without one."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedhealth import __version__
 from fedhealth.cdm.profiles import OLDEST, Deidentification
 from fedhealth.config import Profile
 from fedhealth.errors import DataError
@@ -47,8 +49,8 @@ class Record(BaseModel):
     recorded: str
 
 
-def describe(how: Deidentification, **facts: str) -> Record:
-    """The record of a way to de-identify; ``facts`` are the remaining fields."""
+def describe(how: Deidentification, *, site: str, map_digest: str, extract: date) -> Record:
+    """The record of a way to de-identify; where dates move, the year of the extract stands for its day."""
     weeks = "whole weeks" if how.keep_weekday else "days"
     dates: dict[Profile, str] = {
         "local-only": "as they are",
@@ -57,12 +59,15 @@ def describe(how: Deidentification, **facts: str) -> Record:
     }
     is_moved = how.profile != "local-only"
     return Record(
+        site=site,
         profile=how.profile,
         dates=dates[how.profile],
         births=f"year alone, at most {OLDEST} years before the last date" if is_moved else "as they are",
         dropped=sorted(f"{table}.{column}" for table, column in how.dropped),
         warnings=list(how.warnings),
-        **facts,  # type: ignore[arg-type]
+        map_digest=map_digest,
+        software_version=__version__,
+        recorded=str(extract.year) if is_moved else extract.isoformat(),
     )
 
 

@@ -105,6 +105,11 @@ def shipped_digest() -> str:
     return digest.hexdigest()
 
 
+def maps_digest(site_map: SiteMap) -> str:
+    """SHA-256 over the shipped maps and the site's."""
+    return hashlib.sha256((shipped_digest() + site_map.digest).encode()).hexdigest()
+
+
 def match_coding(coding: Coding, *, field: Field, site_map: SiteMap) -> Match:
     """The concept of one coding; concept 0 and ``none`` when no map knows it."""
     source = (coding.system, coding.code)

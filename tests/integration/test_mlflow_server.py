@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from simulator.postgres import start_postgres
 
 from fedhealth.errors import TransportError
 from fedhealth.models.networks import initial_weights, predict
@@ -49,12 +50,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _start_postgres(folder: Path) -> str:
-    pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
-    try:
-        postgres = pgserver.get_server(folder, cleanup_mode="delete")
-        postgres.psql("CREATE DATABASE mlflow")
-    except Exception as error:  # noqa: BLE001  # a missing user or system library: say which and skip
-        pytest.skip(f"PostgreSQL cannot start here: {type(error).__name__}: {error}"[:300])
+    postgres = start_postgres(folder)
+    postgres.psql("CREATE DATABASE mlflow")
     return str(postgres.get_uri("mlflow")).replace("postgresql://", "postgresql+psycopg2://", 1)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from simulator.hospital import SECRET
+from simulator.postgres import start_postgres
 
 from fedhealth.cdm.omop import import_omop
 from fedhealth.cdm.tables import TABLES
@@ -32,12 +33,8 @@ STAYS = [
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
     """The URL of a server with the schema ``cdm`` of 30 people and 60 stays."""
-    pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
     psycopg2 = pytest.importorskip("psycopg2")
-    try:
-        postgres = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    except Exception as error:  # noqa: BLE001  # a missing user or system library: say which and skip
-        pytest.skip(f"PostgreSQL cannot start here: {type(error).__name__}: {error}"[:300])
+    postgres = start_postgres(tmp_path_factory.mktemp("postgres"))
     with psycopg2.connect(postgres.get_uri()) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA cdm")
         for table in TABLES.values():

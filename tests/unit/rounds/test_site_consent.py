@@ -19,6 +19,7 @@ from fedhealth.rounds.site_data import SiteFolder
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SECRET = bytes(range(32))
 DENY = Provision(type="deny")
+RULES = ConsentRules()
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def folder(tmp_path):
     return folder
 
 
-def say(folder, *people, root=DENY, rules=ConsentRules()):  # noqa: B008 - frozen
+def say(folder, *people, root=DENY, rules=RULES):
     save_consents(folder.cdm / "private", [Consent(n, NOW, NOW, False, root) for n in people], rules)
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -100,8 +101,7 @@ def cdm(tmp_path: Path) -> Path:
         Deidentification("local-only"),
         site="house",
         map_digest="0" * 64,
-        software_version="0.1.0",
-        recorded="2021",
+        extract=date(2021, 6, 1),
     )
     write_record(tmp_path, record)
     return tmp_path
