@@ -90,7 +90,7 @@ def _aucs(sites: list[Rows], study: Study, seed: int) -> dict[str, float]:
 
 def _moments(rows: Rows, columns: tuple[FeatureColumn, ...]) -> NDArray[np.int64]:
     keep = ~rows.is_test
-    return encode_statistics(rows.features[keep], rows.labels[keep], rows.person[keep], columns)
+    return encode_statistics(rows.features[keep], rows.labels[keep, 0], rows.person[keep], columns)
 
 
 def _rounded(aucs: dict[str, float]) -> dict[str, float]:

@@ -123,7 +123,7 @@ def train_references(
 def _training_fold(rows: Rows, study: Study, statistics: Statistics) -> Dataset:
     keep = ~rows.is_test
     prepared = prepare(rows.features[keep], statistics, feature_columns(study))
-    return prepared, rows.labels[keep].astype(np.float32)
+    return prepared, rows.labels[keep, 0]
 
 
 def _passes(study: Study) -> int:
@@ -158,8 +158,9 @@ def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: St
     """Pooled metrics on all sites' test rows, by the same counts as the study's own model."""
     total = np.zeros(scores_length(), dtype=np.int64)
     for rows in sites:
-        scores = predict(weights, statistics, study, rows.features[rows.is_test])
-        total += encode_scores(scores, rows.labels[rows.is_test], rows.person[rows.is_test])
+        test = rows.test()
+        scores = predict(weights, statistics, study, test.inputs())
+        total += encode_scores(scores[:, 0], test.labels[:, 0], test.person)
     return pooled_metrics(total, min_cell=study.evaluation.min_cell)
 
 

@@ -86,4 +86,4 @@ def fold(person: NDArray[np.int64], *, site_secret: bytes, test: float) -> NDArr
 
 def _index(database: duckdb.DuckDBPyConnection) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     columns = database.execute("SELECT person_id, label FROM index_stay ORDER BY row_id").fetchnumpy()
-    return as_array(columns["person_id"], np.int64), as_array(columns["label"], np.float32)
+    return as_array(columns["person_id"], np.int64), as_array(columns["label"], np.float32)[:, None]

@@ -1,10 +1,10 @@
 """The study's network, its initial weights, and scoring with given weights.
 
-A multilayer perceptron without batch normalisation (it would mix patients, which patient-level privacy
-forbids), one logit out. Parameters are named ``layers.{i}.weight`` and ``layers.{i}.bias``.
+No network has batch normalisation (it would mix patients, which patient-level privacy forbids). A perceptron's
+parameters are named ``layers.{i}.weight`` and ``layers.{i}.bias``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedhealth.errors import ConfigError
+from fedhealth.models.inputs import RawInputs
 from fedhealth.models.preprocess import prepare
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights, sorted_weights
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
+from fedhealth.study.targets import Target, output_slices, targets_of
 
 
 class SeededDropout(nn.Module):
@@ -39,7 +41,7 @@ class SeededDropout(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """ReLU layers with dropout after the first ones; (rows, inputs) -> (rows,) logits."""
+    """ReLU layers with dropout after the first ones; (rows, inputs) -> (rows, outputs)."""
 
     def __init__(self, sizes: Sequence[int], dropout: Sequence[float], generator: torch.Generator) -> None:
         super().__init__()
@@ -52,23 +54,44 @@ class Perceptron(nn.Module):
             values = torch.relu(layer(values))
             if index < len(self.drops):
                 values = self.drops[index](values)
-        logits: Tensor = last(values)
-        return logits.squeeze(-1)
+        outputs: Tensor = last(values)
+        return outputs
 
 
-def build_network(study: Study, *, inputs: int, seed: int = 0) -> Perceptron:
+def _perceptron(study: Study, inputs: int, outputs: int, generator: torch.Generator) -> nn.Module:
+    return Perceptron([inputs, *study.model.hidden, outputs], study.model.dropout, generator)
+
+
+def _linear(study: Study, inputs: int, outputs: int, generator: torch.Generator) -> nn.Module:
+    return Perceptron([inputs, outputs], (), generator)
+
+
+_BUILDERS: dict[str, Callable[[Study, int, int, torch.Generator], nn.Module]] = {
+    "linear": _linear,
+    "mlp": _perceptron,
+}
+
+
+def build_network(study: Study, *, inputs: int, seed: int = 0) -> nn.Module:
     """Build the study's network, with dropout masks drawn from ``seed``.
 
-    Its weights are arbitrary until `load_weights`.
+    It takes the arrays of `network_inputs` as tensors and gives (rows, outputs), the targets' outputs side by
+    side. Its weights are arbitrary until `load_weights`.
 
     Raises:
       ConfigError: the study asks for a kind that is not built.
     """
-    if study.model.kind != "mlp":
-        raise ConfigError(f"the model kind {study.model.kind} is not built", "set model.kind to mlp")
-    generator = torch.Generator().manual_seed(seed)
+    kind = study.model.kind
+    if kind not in _BUILDERS:
+        raise ConfigError(f"the model kind {kind} is not built", f"use {' or '.join(_BUILDERS)}")
+    outputs = sum(target.outputs for target in targets_of(study))
     with torch.random.fork_rng(devices=[]):
-        return Perceptron([inputs, *study.model.hidden, 1], study.model.dropout, generator)
+        return _BUILDERS[kind](study, inputs, outputs, torch.Generator().manual_seed(seed))
+
+
+def network_inputs(rows: RawInputs, statistics: Statistics, study: Study) -> tuple[NDArray[np.float32], ...]:
+    """What the study's network sees of rows: the prepared features, shape (rows, inputs)."""
+    return (prepare(rows.features, statistics, feature_columns(study)),)
 
 
 def initial_weights(study: Study, *, inputs: int, seed: int) -> Weights:
@@ -111,34 +134,54 @@ def read_weights(network: nn.Module) -> Weights:
 
 
 def predict(
-    weights: Mapping[str, NDArray[np.float32]],
-    statistics: Statistics,
-    study: Study,
-    features: NDArray[np.floating],
+    weights: Mapping[str, NDArray[np.float32]], statistics: Statistics, study: Study, rows: RawInputs
 ) -> NDArray[np.float32]:
     """Score raw rows: imputation, clipping and standardisation inside, dropout off.
 
     Args:
       weights: of the study's network.
       statistics: the consortium's.
-      study: gives the columns and their public bounds.
-      features: (rows, columns) in raw units, NaN where missing.
+      study: gives the columns, their public bounds, and the targets.
+      rows: in raw units.
 
     Returns:
-      float32 (rows,) probabilities of the outcome.
+      float32 (rows, outputs): a probability for yes or no, one per class, the number in its unit, or per interval
+      the probability that the event comes in it if not before.
 
     Raises:
       ValueError: shapes do not fit.
     """
-    values = prepare(features, statistics, feature_columns(study))
-    depth = len(weights) // 2
-    for index in range(depth):
-        values = values @ weights[f"layers.{index}.weight"].T + weights[f"layers.{index}.bias"]
-        if index < depth - 1:
-            values = np.maximum(values, np.float32(0))
-    return sigmoid(values[:, 0])
+    arrays = network_inputs(rows, statistics, study)
+    network = build_network(study, inputs=arrays[0].shape[1])
+    load_weights(network, weights)
+    network.eval()
+    with torch.no_grad():
+        outputs: NDArray[np.float32] = network(*map(torch.from_numpy, arrays)).numpy()
+    targets = targets_of(study)
+    parts = [
+        _ACTIVATIONS[t.kind](outputs[:, place], t)
+        for t, place in zip(targets, output_slices(targets), strict=True)
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _number(outputs: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
+    return np.asarray(np.clip(outputs * target.spread + target.center, target.low, target.high))
+
+
+def _softmax(outputs: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
+    raised = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logistic function without overflow, float32."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float32)
+
+
+_ACTIVATIONS: dict[str, Callable[[NDArray[np.float32], Target], NDArray[np.float32]]] = {
+    "binary": lambda outputs, target: sigmoid(outputs),
+    "classes": _softmax,
+    "number": _number,
+    "hazard": lambda outputs, target: sigmoid(outputs),
+}

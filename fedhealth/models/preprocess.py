@@ -38,4 +38,5 @@ def prepare(
     high = np.array([column.high for column in columns], dtype=np.float32)
     raw = np.asarray(features, dtype=np.float32)
     filled = np.where(np.isnan(raw), statistics.median, raw)
-    return ((np.clip(filled, low, high) - statistics.mean) / statistics.sd).astype(np.float32)
+    scaled = (np.clip(filled, low, high) - statistics.mean) / statistics.sd
+    return np.ascontiguousarray(scaled, dtype=np.float32)  # one layout: sums over it have one order

@@ -44,11 +44,14 @@ class FederatedModel(PythonModel):
         Returns:
           Probabilities, float32 of shape (rows,).
         """
+        from fedhealth.models.inputs import RawInputs
         from fedhealth.models.networks import predict
 
         features = model_input[self._names].to_numpy(dtype=np.float32)
-        scores: NDArray[np.float32] = predict(self._weights, self._statistics, self._study, features)
-        return scores
+        scores: NDArray[np.float32] = predict(
+            self._weights, self._statistics, self._study, RawInputs(features)
+        )
+        return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
 set_model(FederatedModel())

@@ -392,15 +392,16 @@ class SiteNode:
         columns = feature_columns(state.study)
         if plan.purpose == "moments":
             return encode_statistics(
-                rows.features[training], rows.labels[training], rows.person[training], columns
+                rows.features[training], rows.labels[training, 0], rows.person[training], columns
             )
         if plan.purpose == "profile":
             return vector_of(self._profile(manifest.run))
         weights = self._weights(manifest, state)
         statistics = self._statistics(manifest.run, state)
         if plan.purpose == "evaluation":
-            scores = predict(weights, statistics, state.study, rows.features[rows.is_test])
-            return encode_scores(scores, rows.labels[rows.is_test], rows.person[rows.is_test])
+            test = rows.test()
+            scores = predict(weights, statistics, state.study, test.inputs())
+            return encode_scores(scores[:, 0], test.labels[:, 0], test.person)
         return self._update(manifest, state, plan, weights, statistics)
 
     def _update(

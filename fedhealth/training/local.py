@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.features.rows import Rows
-from fedhealth.models.networks import Perceptron, build_network, load_weights, read_weights
-from fedhealth.models.preprocess import prepare
+from fedhealth.models.networks import build_network, load_weights, network_inputs, read_weights
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights, subtract
 from fedhealth.privacy.noise import NoiseSource
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
+from fedhealth.study.targets import targets_of
 from fedhealth.training.plain import plain_steps
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.private import private_steps
@@ -75,8 +76,8 @@ def train_local(
         raise DataError("the training fold has no rows", "check the cohort of the study at this site")
     source = None if noise_key is None else NoiseSource(noise_key)
     dropout_seed = seed if source is None else source.fork("dropout").seed()
-    inputs = prepare(rows.features, statistics, feature_columns(study))
-    network = build_network(study, inputs=inputs.shape[1], seed=dropout_seed)
+    inputs = network_inputs(rows.inputs(), statistics, study)
+    network = build_network(study, inputs=inputs[0].shape[1], seed=dropout_seed)
     load_weights(network, weights)
     network.train()
     with one_thread():
@@ -94,8 +95,8 @@ def plain_step_count(study: Study, *, rows: int) -> int:
 
 
 def _run(
-    network: Perceptron,
-    inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    network: nn.Module,
+    inputs: tuple[NDArray[np.float32], ...],
     rows: Rows,
     study: Study,
     *,
@@ -105,13 +106,14 @@ def _run(
 ) -> tuple[int, float]:
     """Train in place; give the steps taken and the mean loss."""
     optimizer = _optimizer(network, study)
-    labels = rows.labels.astype(np.float32)
+    labels, targets = rows.labels, targets_of(study)
     if source is None:
         steps = plain_step_count(study, rows=len(labels))
         loss = plain_steps(
             network,
             inputs,
             labels,
+            targets,
             steps=steps,
             batch_size=study.training.batch_size,
             optimizer=optimizer,
@@ -123,6 +125,7 @@ def _run(
         network,
         inputs,
         labels,
+        targets,
         rows.person,
         plan=plan,
         optimizer=optimizer,
@@ -132,7 +135,7 @@ def _run(
     return plan.steps, loss
 
 
-def _optimizer(network: Perceptron, study: Study) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, study: Study) -> torch.optim.Optimizer:
     settings = study.training.optimizer
     if settings.kind != "sgd":
         raise ConfigError(f"the optimiser {settings.kind} is not built", "set training.optimizer.kind to sgd")

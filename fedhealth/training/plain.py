@@ -3,15 +3,17 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import nn
 
-from fedhealth.models.networks import Perceptron
+from fedhealth.models.losses import row_losses
+from fedhealth.study.targets import Target
 
 
 def plain_steps(
-    network: Perceptron,
-    inputs: NDArray[np.float32],
+    network: nn.Module,
+    inputs: tuple[NDArray[np.float32], ...],
     labels: NDArray[np.float32],
+    targets: tuple[Target, ...],
     *,
     steps: int,
     batch_size: int,
@@ -25,7 +27,7 @@ def plain_steps(
     Returns:
       The mean loss over the rows used.
     """
-    features, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
+    arrays, known = [torch.from_numpy(each) for each in inputs], torch.from_numpy(labels)
     generator = np.random.default_rng(seed)
     total, used = 0.0, 0
     order = torch.zeros(0, dtype=torch.int64)
@@ -34,7 +36,7 @@ def plain_steps(
             order = torch.from_numpy(generator.permutation(len(labels)))
         batch, order = order[:batch_size], order[batch_size:]
         optimizer.zero_grad(set_to_none=True)
-        loss = binary_cross_entropy_with_logits(network(features[batch]), targets[batch])
+        loss = row_losses(network(*(each[batch] for each in arrays)), known[batch], targets).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total, used = total + float(loss.detach()) * len(batch), used + len(batch)

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import nn
 
-from fedhealth.models.networks import Perceptron
+from fedhealth.models.losses import row_losses
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.study.targets import Target
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.sampling import PatientSampler
 
@@ -41,9 +42,10 @@ class KeyedDPOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  
 
 
 def private_steps(
-    network: Perceptron,
-    inputs: NDArray[np.float32],
+    network: nn.Module,
+    inputs: tuple[NDArray[np.float32], ...],
     labels: NDArray[np.float32],
+    targets: tuple[Target, ...],
     person: NDArray[np.int64],
     *,
     plan: LocalPlan,
@@ -60,8 +62,9 @@ def private_steps(
 
     Args:
       network: trained in place.
-      inputs: prepared features, (rows, columns).
-      labels: (rows,).
+      inputs: what the network takes, each (rows, ...).
+      labels: (rows, targets), NaN where not known.
+      targets: of the study.
       person: (rows,), the patient of each row.
       plan: with a noise multiplier.
       optimizer: torch's, over the network's parameters.
@@ -84,13 +87,14 @@ def private_steps(
         expected_batch_size=plan.expected_batch_size,
     )
     sampler, draws = PatientSampler.of(person), source.fork("poisson")
-    features, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
+    arrays, known = [torch.from_numpy(each) for each in inputs], torch.from_numpy(labels)
     total, rows = 0.0, 0
     for _ in range(plan.steps):
         drawn = torch.from_numpy(sampler.draw(draws, sampling_probability=plan.sampling_probability))
         private.zero_grad(set_to_none=True)
-        logits = module(features[drawn].requires_grad_())  # else torch warns that a hook sees no gradient
-        losses = binary_cross_entropy_with_logits(logits, targets[drawn], reduction="none")
+        # inputs that require a gradient: else torch warns that a hook sees none
+        outputs = module(*(each[drawn].requires_grad_() for each in arrays))
+        losses = row_losses(outputs, known[drawn], targets)
         DPTensorFastGradientClipping(module, private, losses, loss_reduction="sum").backward()
         private.step()
         total, rows = total + float(losses.detach().sum()), rows + len(drawn)

@@ -101,17 +101,8 @@ def test_a_site_whose_declared_size_changed_sits_out(tmp_path):
     for thread in threads:
         thread.join(timeout=30)
     rows = network.rows["hospital-02"]
-    few = np.arange(20)
-    network.give_rows(
-        "hospital-02",
-        replace(
-            rows,
-            features=rows.features[few],
-            labels=rows.labels[few],
-            person=rows.person[few],
-            is_test=np.zeros(20, dtype=bool),
-        ),
-    )
+    few = rows.where(np.arange(len(rows)) < 20)
+    network.give_rows("hospital-02", replace(few, is_test=np.zeros(20, dtype=bool)))
     node.open_round("run-1", 1)
     assert network.node("hospital-02").answer("run-1", 1) == "abstained"
     assert node._answer_of("run-1", 1, "hospital-02").reason == "declaration_changed"

@@ -16,6 +16,7 @@ import pytest
 from simulator.postgres import start_postgres
 
 from fedhealth.errors import TransportError
+from fedhealth.models.inputs import RawInputs
 from fedhealth.models.networks import initial_weights, predict
 from fedhealth.models.statistics import Statistics
 from fedhealth.registry import Registry
@@ -156,7 +157,7 @@ def test_a_study_is_recorded_registered_and_loaded_through_a_server(
     rows = np.tile(middle, (4, 1))
     table = pd.DataFrame(rows.astype(np.float64), columns=pd.Index([c.name for c in columns], dtype=object))
     scores = other.load(model.name, model.version).predict(table)
-    np.testing.assert_array_equal(scores, predict(weights, statistics, study, rows))
+    np.testing.assert_array_equal(scores, predict(weights, statistics, study, RawInputs(rows))[:, 0])
     [found] = other.search(study.name)
     assert (found.run_id, found.status, found.metrics["auroc"]) == ("run-1", "FINISHED", 0.75)
 

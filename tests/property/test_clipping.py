@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from fedhealth.models.networks import Perceptron, read_weights
 from fedhealth.models.weights import flatten
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.study.targets import Target
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.private import private_steps
 from fedhealth.training.sampling import PatientSampler
@@ -21,8 +22,9 @@ def clipped_sum(inputs, labels, *, seed, l2_clip_norm):
     before = flatten(read_weights(network)).astype(np.float64)
     private_steps(
         network,
-        inputs,
-        labels,
+        (inputs,),
+        labels[:, None],
+        (Target("death", "binary"),),
         np.arange(len(labels)),
         plan=EVERYBODY,
         optimizer=torch.optim.SGD(network.parameters(), lr=1.0),

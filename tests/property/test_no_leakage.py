@@ -189,5 +189,5 @@ def test_what_happens_after_the_prediction_is_the_label(
 ) -> None:
     study, prediction = study_at(at, tmp_path_factory.mktemp("study"))
     later = Event(kind, 10 * 24 * 60, 0.0, CONCEPTS[0], True)
-    assert rows_of([], study, prediction=prediction).labels.tolist() == [0]
-    assert rows_of([later], study, prediction=prediction).labels.tolist() == [1]
+    assert rows_of([], study, prediction=prediction).labels.tolist() == [[0]]
+    assert rows_of([later], study, prediction=prediction).labels.tolist() == [[1]]

@@ -47,7 +47,9 @@ def make_rows(study, seed, patients=80):
     features = (low + unit * (high - low)).astype(np.float32)
     flags = np.array([c.kind == "flag" for c in columns])
     features[:, flags] = np.round(unit[:, flags])
-    return Rows(features, labels, np.arange(patients, dtype=np.int64), generator.random(patients) < 0.4)
+    return Rows(
+        features, labels[:, None], np.arange(patients, dtype=np.int64), generator.random(patients) < 0.4
+    )
 
 
 class Killed(BaseException):

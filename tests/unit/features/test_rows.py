@@ -16,9 +16,11 @@ def some_rows() -> Rows:
     features = np.array([[1.0, np.nan], [2.0, 0.0], [3.0, 1.0]], dtype=np.float32)
     return Rows(
         features,
-        np.array([0, 1, 0], dtype=np.float32),
+        np.array([[0], [1], [0]], dtype=np.float32),
         np.array([-7, 2**62, 5], dtype=np.int64),
         np.array([True, False, False]),
+        levels=np.array([[0], [1], [-1]], dtype=np.int32),
+        level_names=(("urn:x|a", "urn:x|b"),),
     )
 
 
@@ -26,9 +28,10 @@ def test_rows_survive_a_round_trip_and_only_the_owner_reads_them(tmp_path: Path)
     path, rows = tmp_path / "rows.safetensors", some_rows()
     save_rows(path, rows)
     again = load_rows(path)
-    for name in ("features", "labels", "person", "is_test"):
+    for name in ("features", "labels", "person", "is_test", "series", "levels", "groups"):
         np.testing.assert_array_equal(getattr(again, name), getattr(rows, name))
         assert getattr(again, name).dtype == getattr(rows, name).dtype
+    assert again.level_names == rows.level_names
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [one.name for one in tmp_path.iterdir()] == ["rows.safetensors"]
 

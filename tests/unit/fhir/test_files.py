@@ -126,14 +126,14 @@ def test_every_line_is_in_exactly_one_range_however_a_file_is_cut(tmp_path, monk
 
 def test_small_files_share_a_part_and_only_ndjson_is_cut(tmp_path, monkeypatch):
     monkeypatch.setattr("fedhealth.fhir.files.PART_BYTES", 100)
-    files = {"a.ndjson": b"x" * 40, "b.ndjson": b"x" * 40, "c.json": b"x" * 300, "d.ndjson": b"x" * 250}
+    files = {"a.ndjson": b"x" * 40, "b.ndjson": b"x" * 40, "c.json": b"x" * 300, "d.ndjson": b"x" * 290}
     folder = write_files(tmp_path, files)
     parts = plan_parts([folder / name for name in files])
     assert [[(piece.file, piece.start) for piece in part] for part in parts] == [
         [(0, 0), (1, 0)],
         [(3, 0)],
-        [(3, 100)],
-        [(3, 200)],
+        [(3, 97)],
+        [(3, 194)],
         [(2, 0)],
     ]
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from fedhealth.errors import ConfigError, TransportError
+from fedhealth.models.inputs import RawInputs
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights
 from fedhealth.registry import Registry, StudyRun, artifact_folder, prepare_store, store_uri
@@ -140,7 +141,7 @@ def test_a_registered_model_answers_as_the_network_does(
     names = pd.Index([column.name for column in feature_columns(study)], dtype=object)
     table = pd.DataFrame(rows.astype(np.float64), columns=names)
     loaded = registry.load(model.name, model.version)
-    expected = predict(weights, statistics, study, rows)
+    expected = predict(weights, statistics, study, RawInputs(rows))[:, 0]
     np.testing.assert_array_equal(loaded.predict(table), expected)
     np.testing.assert_array_equal(loaded.predict(table[names[::-1]]), expected)
     example = loaded.input_example

@@ -46,7 +46,7 @@ def make_rows(make_study):
         labels = (generator.random(len(person)) < 1 / (1 + np.exp(-logits))).astype(np.float32)
         features = (low + unit * (high - low)).astype(np.float32)
         features[(generator.random(features.shape) < 0.2) & ~flags] = np.nan
-        return Rows(features=features, labels=labels, person=person, is_test=person % 10 < 3)
+        return Rows(features=features, labels=labels[:, None], person=person, is_test=person % 10 < 3)
 
     return make
 
@@ -56,7 +56,9 @@ def make_statistics(make_study):
     columns = feature_columns(make_study())
 
     def make(*sites):
-        total = sum(encode_statistics(rows.features, rows.labels, rows.person, columns) for rows in sites)
+        total = sum(
+            encode_statistics(rows.features, rows.labels[:, 0], rows.person, columns) for rows in sites
+        )
         return decode_statistics(total, columns)[0]
 
     return make

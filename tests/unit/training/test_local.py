@@ -9,6 +9,7 @@ from fedhealth.features.rows import Rows
 from fedhealth.models import weights as w
 from fedhealth.models.networks import Perceptron, initial_weights, predict, read_weights
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.study.targets import Target
 from fedhealth.training.local import train_local
 from fedhealth.training.plan import LocalPlan, plan_local
 from fedhealth.training.private import private_steps
@@ -65,7 +66,7 @@ def test_plain_training_learns(train, rows, make_study, make_statistics):
     study = make_study(training=training)
     start = initial_weights(study, inputs=128, seed=0)
     after = {name: start[name] + update.delta[name] for name in start}
-    scores = predict(after, make_statistics(rows), study, rows.features)
+    scores = predict(after, make_statistics(rows), study, rows.inputs())
     accuracy = ((scores > 0.5) == (rows.labels > 0.5)).mean()
     assert accuracy > 0.9
 
@@ -80,7 +81,7 @@ def test_noise_and_key_belong_together(train):
 def test_an_empty_fold_is_refused(train):
     empty = Rows(
         features=np.zeros((0, 128), dtype=np.float32),
-        labels=np.zeros(0, dtype=np.float32),
+        labels=np.zeros((0, 1), dtype=np.float32),
         person=np.zeros(0, dtype=np.int64),
         is_test=np.zeros(0, dtype=np.bool_),
     )
@@ -130,8 +131,9 @@ def step(*, noise, patients, expected, probability=1.0, clip=1.0, steps=1):
     )
     private_steps(
         network,
-        inputs,
-        (np.arange(patients) % 2).astype(np.float32),
+        (inputs,),
+        (np.arange(patients) % 2).astype(np.float32)[:, None],
+        (Target("death", "binary"),),
         np.arange(patients),
         plan=plan,
         optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
@@ -155,7 +157,7 @@ def test_the_clipped_sum_is_that_of_autograd_one_patient_at_a_time():
     names = sorted(name for name, _ in network.named_parameters())
     for row in range(6):
         network.zero_grad()
-        logit = network(torch.from_numpy(inputs[row : row + 1]))
+        logit = network(torch.from_numpy(inputs[row : row + 1]))[:, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, torch.tensor([float(row % 2)]))
         loss.backward()
         named = dict(network.named_parameters())

@@ -33,7 +33,7 @@ def by_torch(inputs, labels, passes):
     for _ in range(passes):
         for first in range(0, len(labels), 8):
             batch = slice(first, first + 8)
-            logits = network(torch.from_numpy(inputs[batch]))
+            logits = network(torch.from_numpy(inputs[batch])).squeeze(-1)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits, torch.from_numpy(labels[batch])
             )
