@@ -117,7 +117,10 @@ def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
 
 
 def _blocks(plan: Plan, part: int, *, lines: dict[int, int]) -> Iterator[pa.Table]:
-    """The blocks of a part, small ones joined; ``lines`` gets the number of lines of each piece."""
+    """The blocks of a part, small ones joined; ``lines`` gets the number of lines of each piece.
+
+    A part is one block, unless it is of files that hold more than they seem to: every block costs its statements.
+    """
     held: list[pa.Table] = []
     for piece, where in zip(plan.pieces(part), plan.parts[part], strict=True):
         called = f"file {where.file + 1} of {len(plan.files)}"
@@ -129,7 +132,7 @@ def _blocks(plan: Plan, part: int, *, lines: dict[int, int]) -> Iterator[pa.Tabl
                 lines[piece] = stop.value
                 break
             held.append(_with(block, piece=pa.repeat(pa.scalar(piece, pa.int32()), block.num_rows)))
-            if sum(table.nbytes for table in held) >= PART_BYTES:
+            if sum(table.nbytes for table in held) >= 2 * PART_BYTES:
                 yield pa.concat_tables(held)
                 held = []
     if held:

@@ -18,8 +18,8 @@ import pyarrow as pa
 from fedhealth.errors import ConfigError, DataError
 
 MEBI = 2**20
-PART_BYTES = 32 * MEBI
-"""Bytes of JSON that one part has at least, if there are so many."""
+PART_BYTES = 64 * MEBI
+"""Bytes of JSON that one part has about, if there are so many."""
 BLOCK_BYTES = 8 * MEBI
 """Bytes of one read: below 32 MiB, above which every block of memory is new pages."""
 MAX_TEXT_BYTES = 64 * MEBI
@@ -91,8 +91,8 @@ def plan_parts(paths: Sequence[Path]) -> tuple[tuple[Piece, ...], ...]:
     for file, path in enumerate(paths):
         size = path.stat().st_size
         if path.name.endswith(NDJSON) and size > PART_BYTES:
-            starts = range(0, size, PART_BYTES)
-            parts += [(Piece(file, start, start + PART_BYTES),) for start in starts]
+            step = -(-size // round(size / PART_BYTES))  # equal ranges: a short last one costs as much as a long one
+            parts += [(Piece(file, start, start + step),) for start in range(0, size, step)]
             continue
         weight = size * _GZIP_GUESS if path.name.endswith(".gz") else size
         if current and filled + weight > PART_BYTES:
