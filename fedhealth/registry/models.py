@@ -128,6 +128,15 @@ def local_copy(client: "MlflowClient", name: str, version: int) -> Iterator[Path
         yield Path(folder)
 
 
+def read_weights(folder: Path) -> Weights:
+    """The weights in a version's folder.
+
+    Raises:
+      ProtocolError: they do not parse.
+    """
+    return weights_format.from_bytes((folder / "artifacts" / "weights.safetensors").read_bytes())
+
+
 def digests_of_folder(folder: Path) -> dict[str, str]:
     """Hex SHA-256 of every file under a folder, by POSIX path, without MLflow's trace of a loading."""
     files = {

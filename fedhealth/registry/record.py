@@ -12,10 +12,10 @@ from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG
 from fedhealth.refs import ModelRef
 from fedhealth.registry.runs import StudyRun
 from fedhealth.registry.store import Registry
-from fedhealth.rounds.aggregate import read_aggregate, statistics_of
+from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.objects import last_round, round_key
+from fedhealth.rounds.objects import round_key
 from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.study.spec import Study
 
@@ -63,17 +63,15 @@ class StudyRecord:
 
     def register(self) -> ModelRef:
         """Register the final model, log its release, tie both by tags, and leave ``result.json``."""
-        study, last = self.study, last_round(self.study)
-        weights = self.node.weights(self.run, last, study)
+        study, last, progress = self.study, self.node.final_round(self.run), self.node.progress(self.run)
         opening = read_aggregate(self.node.board, self.node.name, self.run, 0)
         final = read_aggregate(self.node.board, self.node.name, self.run, last)
         run = self.open()
-        statistics = statistics_of(opening)
-        privacy = self.node.privacy_of(self.run)
+        privacy = self.node.account(self.run).privacy()
         model = self.registry.register(
             run,
-            weights,
-            statistics,
+            progress.weights(last),
+            progress.statistics(),
             study,
             metrics=_finals(final.metrics),
             tags={"privacy": study.privacy.mode, "epsilon": privacy.epsilon},
@@ -97,10 +95,10 @@ class StudyRecord:
 
     def _quality(self) -> dict[str, dict[str, Any]]:
         """By site: numbers of checks by severity, names of those that failed, and ``drift``, names by severity."""
-        drift = self.node.drift(self.run)
+        drift = self.node.account(self.run).drift()
         return {
             site: {**each.model_dump(mode="json"), "drift": dict(drift[site].found) if site in drift else {}}
-            for site, each in self.node.quality(self.run).items()
+            for site, each in self.node.account(self.run).quality().items()
         }
 
     @property
@@ -124,7 +122,7 @@ class StudyRecord:
         """Digests of the statistics' aggregate and of the last manifest, which names the model: an audit compares them."""
         keys = (
             round_key(self.run, 0, "aggregate"),
-            round_key(self.run, last_round(self.study), "manifest"),
+            round_key(self.run, self.node.final_round(self.run), "manifest"),
         )
         return {key: sha256(self.node.board.exchange.get(key)).hexdigest() for key in keys}
 
@@ -144,8 +142,8 @@ class StudyRecord:
             "metrics": dict(metrics),
             "missing_columns": list(missing),
             "rounds": [json.loads(path.read_bytes()) for path in rounds],
-            "privacy": self.node.privacy_of(self.run).to_json(),
-            "sites": self.node.attendance(self.run),
+            "privacy": self.node.account(self.run).privacy().to_json(),
+            "sites": self.node.account(self.run).attendance(),
             "quality": self._quality(),
             "model": {"name": model.name, "version": model.version, "uri": model.uri},
             "mlflow_run": mlflow_run,

@@ -10,7 +10,13 @@ from fedhealth.errors import ConfigError
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights
 from fedhealth.registry.connection import connect, mlflow_call
-from fedhealth.registry.models import RegisteredModel, file_digests, local_copy, register_model
+from fedhealth.registry.models import (
+    RegisteredModel,
+    file_digests,
+    local_copy,
+    read_weights,
+    register_model,
+)
 from fedhealth.registry.runs import RUN_TAG, Clock, Setting, StudyRun, open_study_run
 from fedhealth.study.spec import Study
 
@@ -124,6 +130,16 @@ class Registry:
         with local_copy(self._client, name, version) as folder:
             model: PyFuncModel = mlflow.pyfunc.load_model(str(folder))
         return model
+
+    def weights(self, name: str, version: int) -> Weights:
+        """The weights of a version.
+
+        Raises:
+          TransportError: the store did not answer, or it has no such version.
+          ProtocolError: they do not parse.
+        """
+        with local_copy(self._client, name, version) as folder:
+            return read_weights(folder)
 
     def model_file_digests(self, name: str, version: int) -> dict[str, str]:
         """Hex SHA-256 of every file now stored for a version, by path; added files are in it.

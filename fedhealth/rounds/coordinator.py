@@ -6,38 +6,32 @@ be called again after a crash and then finds what is already done.
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from fedhealth import __version__
-from fedhealth.aggregation.optimizers import server_step
 from fedhealth.audit import ROSTER_SUBJECT
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
-from fedhealth.errors import MissingObjectError, PolicyError, ProtocolError
+from fedhealth.errors import ConfigError, PolicyError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.exchange.envelope import unseal
 from fedhealth.models import weights as weight_codec
-from fedhealth.models.networks import initial_weights
 from fedhealth.models.weights import Weights
-from fedhealth.privacy.accounting import epsilon_spent
 from fedhealth.refs import RoundRef
+from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, merge, read_aggregate
 from fedhealth.rounds.coordinator_sum import CoordinatorSumContext, run_sum
 from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.layout import decode_sum, shape_of, sum_layout
+from fedhealth.rounds.layout import decode_sum, sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
-    DriftFound,
     Manifest,
     Payload,
-    Quality,
     Ready,
     check_run_id,
     last_round,
@@ -51,9 +45,9 @@ from fedhealth.rounds.objects import (
     sum_prefix,
     survivors_needed,
 )
-from fedhealth.rounds.outcome import NOT_COVERED, Attendance, PrivacySpent, RoundClosed
+from fedhealth.rounds.outcome import Attendance, RoundClosed
+from fedhealth.rounds.progress import Progress
 from fedhealth.secagg.plan import SumPlan, threshold_for
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
@@ -70,16 +64,24 @@ class CoordinatorNode:
     timeouts: Timeouts
     blamed: dict[str, str] = field(default_factory=dict)
     _opened_at: dict[tuple[str, int], float] = field(default_factory=dict)
+    _progress: dict[str, Progress] = field(default_factory=dict)
 
     # --- a run
 
-    def start_run(self, study: Study, *, run: str, seed: int) -> int:
+    def start_run(self, study: Study, *, run: str, seed: int, transferred: Weights | None = None) -> int:
         """Put the signed study and the manifest of round 0 on the board; returns the number of the last round.
 
+        Args:
+          study: the study.
+          run: the run's id.
+          seed: of everything that is not secret.
+          transferred: the weights of the registered model that the study starts from, if it names one.
+
         Raises:
-          ConfigError: the run id cannot be part of a key.
+          ConfigError: the run id cannot be part of a key, or the transferred weights are not the study's.
         """
         check_run_id(run)
+        self._keep_transferred(study, run, transferred)
         self.log.append(
             "roster", {"sites": len(self.board.roster.sites)}, {ROSTER_SUBJECT: self.board.roster.digest}
         )
@@ -88,8 +90,24 @@ class CoordinatorNode:
         self.log.append(
             "study", {"name": study.name, "study_digest": study.digest, "run": run}, {key: digest}
         )
-        self._post_manifest(study, run=run, number=0, seed=seed, weights=self._initial(study, seed))
+        self._post_manifest(study, run=run, number=0, seed=seed)
         return last_round(study)
+
+    def progress(self, run: str) -> Progress:
+        """The run as its aggregates tell it."""
+        if run not in self._progress:
+            self._progress[run] = Progress(
+                study=self.study_of(run),
+                seed=self.manifest(run).seed,
+                sites=len(self.board.roster.sites),
+                aggregate_of=lambda number: read_aggregate(self.board, self.name, run, number),
+                transferred=lambda: weight_codec.from_bytes(self._transferred_path(run).read_bytes()),
+            )
+        return self._progress[run]
+
+    def account(self, run: str) -> RunAccount:
+        """What may be told of a run."""
+        return RunAccount(self.board, self.name, run, self.study_of(run))
 
     def manifest(self, run: str, number: int = 0) -> Manifest:
         """The coordinator's own manifest of a round.
@@ -123,11 +141,19 @@ class CoordinatorNode:
 
     def next_round(self, run: str) -> int | None:
         """The first round of a run that is not closed; None when the run is finished."""
-        final = last_round(self.study_of(run))
-        for number in range(final + 1):
-            if not self.board.exists(round_key(run, number, "aggregate")):
-                return number
-        return None
+        number = 0
+        while self.board.exists(round_key(run, number, "aggregate")):
+            if number > 0 and self.progress(run).is_final(number):
+                return None
+            number += 1
+        return number
+
+    def final_round(self, run: str) -> int:
+        """The round that scored the final model of a finished run."""
+        progress = self.progress(run)
+        return next(
+            number for number in range(1, last_round(progress.study) + 1) if progress.is_final(number)
+        )
 
     def find_open_round(self, run: str | None = None) -> RoundRef | None:
         """The first round that is not closed, of a run or of the first open run; None when nothing is open."""
@@ -145,24 +171,7 @@ class CoordinatorNode:
         self._opened_at.setdefault((run, number), time.monotonic())
         if self.board.exists(round_key(run, number, "manifest")):
             return self.manifest(run, number)
-        first = self.manifest(run)
-        study = self.study_of(run)
-        weights = self.weights(run, number, study)
-        return self._post_manifest(study, run=run, number=number, seed=first.seed, weights=weights)
-
-    def weights(self, run: str, number: int, study: Study) -> Weights:
-        """The global model with which a round opens."""
-        key = round_key(run, number, "model")
-        if self.board.exists(key):
-            opened = self.board.read(
-                key, kind="model", sender=self.name, role="coordinator", run=run, round=number
-            )
-            return weight_codec.from_bytes(opened.payload)
-        if number <= 1:
-            return self._initial(study, self.manifest(run).seed)
-        previous = self.weights(run, number - 1, study)
-        delta = read_aggregate(self.board, self.name, run, number - 1).tensors
-        return server_step(previous, dict(delta), study)
+        return self._post_manifest(self.study_of(run), run=run, number=number, seed=self.manifest(run).seed)
 
     def wait_for_sites(self, run: str, number: int) -> Attendance:
         """Wait until every expected site is ready or abstains, or time is up.
@@ -182,7 +191,7 @@ class CoordinatorNode:
             answers |= {
                 site: answer
                 for site in sites
-                if site not in answers and (answer := self._answer_of(run, number, site)) is not None
+                if site not in answers and (answer := self.account(run).answer(number, site)) is not None
             }
             if not expected <= set(answers):
                 time.sleep(self.timeouts.poll_s)
@@ -219,7 +228,7 @@ class CoordinatorNode:
                 opened.vector,
                 cohort=plan.cohort,
                 declared=self._declared_weights(run, number, opened.survivors, study),
-                like=shape_of(study),
+                like=self.progress(run).weights(number),
             )
             write_durably(stored, result.with_survivors(purpose, opened.survivors).to_bytes())
         return Aggregate.from_bytes(stored.read_bytes()).survivors[purpose]
@@ -232,14 +241,8 @@ class CoordinatorNode:
             for purpose in manifest.purposes
         ]
         aggregate = merge(parts)
-        self.board.post(
-            round_key(run, number, "aggregate"),
-            kind="aggregate",
-            payload=aggregate.to_bytes(),
-            study=manifest.study_digest,
-            run=run,
-            round=number,
-        )
+        study = self.study_of(run)
+        self._post(study, run=run, number=number, kind="aggregate", payload=aggregate.to_bytes())
         objects = self._objects(run, number)
         index = self.log.append(
             "round",
@@ -259,127 +262,46 @@ class CoordinatorNode:
             seconds=time.monotonic() - self._opened_at.get((run, number), time.monotonic()),
         )
 
-    # --- what a run may tell
-
-    def attendance(self, run: str) -> dict[str, str]:
-        """By site ``trained`` (an update of it is in the model), else ``abstained: reason`` or ``no answer``."""
-        final = last_round(self.study_of(run))
-        updates = [
-            read_aggregate(self.board, self.name, run, number).survivors for number in range(final + 1)
-        ]
-        trained = {site for survivors in updates for site in survivors.get("update", ())}
-        states = dict.fromkeys(self.board.roster.sites, "no answer")
-        for site in states:
-            answers = (self._answer_of(run, number, site) for number in range(final, -1, -1))
-            reasons = (answer.reason for answer in answers if isinstance(answer, Abstain))
-            if site in trained:
-                states[site] = "trained"
-            elif reason := next(reasons, None):
-                states[site] = f"abstained: {reason}"
-        return states
-
-    def quality(self, run: str) -> dict[str, Quality]:
-        """What each site told of its data's quality; sites that told nothing, or nothing that can be read, are absent."""
-        return self._told(run, PREPROCESSING_ROUND, Quality)
-
-    def drift(self, run: str) -> dict[str, DriftFound]:
-        """In what each site told that its data is unlike the others', likewise."""
-        return self._told(run, PREPROCESSING_ROUND + 1, DriftFound)
-
-    def _told(self, run: str, number: int, payload: type[P]) -> dict[str, P]:
-        told = {}
-        for site in self.board.roster.sites:
-            key = site_key(run, number, site, payload.kind)
-            if self.board.exists(key):
-                with suppress(ProtocolError):  # it informs reviewers: it may not cost the run its model
-                    opened = self.board.read(
-                        key, kind=payload.kind, sender=site, role="site", run=run, round=number
-                    )
-                    told[site] = payload.from_bytes(opened.payload)
-        return told
-
-    def privacy_of(self, run: str) -> PrivacySpent:
-        """Account for a run from what its sites declared and the updates that were summed."""
-        study = self.study_of(run)
-        rounds = range(1, study.training.rounds + 1)
-        spent = {site: self._epsilon_of(study, run, site, rounds) for site in self.board.roster.sites}
-        per_site = {site: epsilon for site, epsilon in spent.items() if epsilon > 0}
-        return PrivacySpent(
-            mode=study.privacy.mode,
-            epsilon=max(per_site.values(), default=0.0),
-            delta=study.privacy.delta,
-            per_site=per_site,
-            not_covered=NOT_COVERED,
-        )
-
-    def _epsilon_of(self, study: Study, run: str, site: str, rounds: range) -> float:
-        """Charged is every round whose update this site was asked for, also when it did not reach the sum."""
-        answers = [self._answer_of(run, number, site) for number in rounds]
-        trained = [answer.declaration for answer in answers if isinstance(answer, Ready)]
-        if not trained:
-            return 0.0
-        first = trained[0]
-        if first.patients is None or first.noise_multiplier is None or first.steps is None:
-            return math.inf
-        if any(answer != first for answer in trained):  # no honest site declares twice
-            return math.inf
-        return epsilon_spent(
-            noise_multiplier=first.noise_multiplier,
-            sampling_probability=min(study.training.batch_size / first.patients, 1.0),
-            steps=first.steps * len(trained),
-            delta=study.privacy.delta,
-        )
-
     # --- private
 
-    def _initial(self, study: Study, seed: int) -> Weights:
-        return initial_weights(study, inputs=len(feature_columns(study)), seed=seed)
-
-    def _post_manifest(self, study: Study, *, run: str, number: int, seed: int, weights: Weights) -> Manifest:
-        if number > 0:
-            self.board.post(
-                round_key(run, number, "model"),
-                kind="model",
-                payload=weight_codec.to_bytes(weights),
-                study=study.digest,
-                run=run,
-                round=number,
-            )
+    def _post_manifest(self, study: Study, *, run: str, number: int, seed: int) -> Manifest:
+        """The model, from round 1 on, and then the manifest that names it."""
+        weights, is_final = {}, False
+        if number > PREPROCESSING_ROUND:
+            progress = self.progress(run)
+            weights, is_final = progress.weights(number), progress.is_final(number)
+            model = weight_codec.to_bytes(weights)
+            self._post(study, run=run, number=number, kind="model", payload=model)
         manifest = Manifest(
             study=study.name,
             study_digest=study.digest,
             run=run,
             round=number,
-            purposes=purposes_of(study, number),
+            purposes=purposes_of(study, number, is_final=is_final),
             model_digest=weight_codec.digest(weights),
             roster_digest=self.board.roster.digest,
             seed=seed,
         )
-        self.board.post(
-            round_key(run, number, "manifest"),
-            kind="manifest",
-            payload=manifest.to_bytes(),
-            study=study.digest,
-            run=run,
-            round=number,
-        )
+        self._post(study, run=run, number=number, kind="manifest", payload=manifest.to_bytes())
         return manifest
 
-    def _answer_of(self, run: str, number: int, site: str) -> Ready | Abstain | None:
-        for name, payload in (("ready", Ready), ("abstain", Abstain)):
-            try:
-                opened = self.board.read(
-                    site_key(run, number, site, name),
-                    kind=name,
-                    sender=site,
-                    role="site",
-                    run=run,
-                    round=number,
-                )
-            except MissingObjectError:
-                continue
-            return payload.from_bytes(opened.payload)
-        return None
+    def _post(self, study: Study, *, run: str, number: int, kind: str, payload: bytes) -> None:
+        key = round_key(run, number, kind)
+        self.board.post(key, kind=kind, payload=payload, study=study.digest, run=run, round=number)
+
+    def _keep_transferred(self, study: Study, run: str, weights: Weights | None) -> None:
+        wanted = study.training.initial.digest
+        if wanted is None:
+            return
+        if weights is None or weight_codec.digest(weights) != wanted:
+            raise ConfigError(
+                "training.initial: the registered model has another digest than the study names",
+                "copy model and digest from the version's tags in MLflow",
+            )
+        write_durably(self._transferred_path(run), weight_codec.to_bytes(weights))
+
+    def _transferred_path(self, run: str) -> Path:
+        return self.folder / "runs" / run / "transferred.safetensors"
 
     def _ready_before(self, run: str, number: int) -> tuple[str, ...]:
         if number == 0:
@@ -413,7 +335,7 @@ class CoordinatorNode:
             )
             return SumPlan.from_bytes(posted.payload)
         manifest = self.manifest(run, number)
-        layout = sum_layout(study, purpose, like=shape_of(study))
+        layout = sum_layout(study, purpose, like=self.progress(run).weights(number))
         return SumPlan(
             study_digest=study.digest,
             run=run,
@@ -429,7 +351,7 @@ class CoordinatorNode:
             min_survivors=survivors_needed(study, cohort=len(cohort)),
             ring_bits=layout.ring_bits,
             length=layout.length,
-            counter=sum_counter(study, number, purpose),
+            counter=sum_counter(number, manifest.purposes, purpose),
         )
 
     def _declared_weights(
@@ -438,7 +360,8 @@ class CoordinatorNode:
         """Under differential privacy the survivors' declared weights, whose sum is the denominator."""
         if study.privacy.mode == "none":
             return None
-        answers = [self._answer_of(run, number, site) for site in survivors]
+        account = self.account(run)
+        answers = [account.answer(number, site) for site in survivors]
         return tuple(
             answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
         )

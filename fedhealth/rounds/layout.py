@@ -20,7 +20,6 @@ from fedhealth.aggregation.update import (
 )
 from fedhealth.errors import PolicyError
 from fedhealth.evaluation import pooled_metrics, scores_length
-from fedhealth.models.networks import initial_weights
 from fedhealth.models.weights import Weights
 from fedhealth.rounds.aggregate import PROFILE, Aggregate
 from fedhealth.study.columns import feature_columns
@@ -48,11 +47,6 @@ def sum_layout(study: Study, purpose: str, *, like: Weights) -> SumLayout:
     if purpose == "evaluation":
         return SumLayout(COUNT_RING_BITS, scores_length())
     return SumLayout(UPDATE_RING_BITS, update_length(like, lane=has_lane(study)))
-
-
-def shape_of(study: Study) -> Weights:
-    """Names and shapes of the study's model, as its initial weights."""
-    return initial_weights(study, inputs=len(feature_columns(study)), seed=0)
 
 
 def has_lane(study: Study) -> bool:

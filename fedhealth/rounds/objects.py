@@ -1,7 +1,7 @@
 """What a round puts on the exchange: keys and payloads.
 
-Round 0 is preprocessing; rounds 1..N score the model that they were opened with and train it; round N+1
-only scores the final model.
+Round 0 is preprocessing; rounds 1..N score the model that they were opened with and train it; round N+1, or the
+one in which a run stops early, only scores the final model.
 """
 
 import hashlib
@@ -96,13 +96,13 @@ def sum_key(plan: SumPlan, phase: str, sender: str) -> str:
 
 
 def last_round(study: Study) -> int:
-    """The round that only scores the final model."""
+    """The round that only scores the final model, unless the run stops before."""
     return study.training.rounds + 1
 
 
-def sum_counter(study: Study, number: int, purpose: str) -> int:
+def sum_counter(number: int, purposes: tuple[str, ...], purpose: str) -> int:
     """The counter of a sum: one for each round and purpose of a run, and growing with every sum."""
-    return 10 * number + purposes_of(study, number).index(purpose)
+    return 100 * number + purposes.index(purpose)
 
 
 def sites_needed(study: Study, *, enrolled: int) -> int:
@@ -115,13 +115,11 @@ def survivors_needed(study: Study, *, cohort: int) -> int:
     return max(threshold_for(cohort), study.aggregation.min_sites)
 
 
-def purposes_of(study: Study, number: int) -> tuple[str, ...]:
+def purposes_of(study: Study, number: int, *, is_final: bool) -> tuple[str, ...]:
     """The secure sums that a round of a study consists of, in their order."""
     if number == PREPROCESSING_ROUND:
         return ("moments", "profile") if study.evaluation.compare_sites else ("moments",)
-    if number == last_round(study):
-        return ("evaluation",)
-    return ("evaluation", "update")
+    return ("evaluation",) if is_final else ("evaluation", "update")
 
 
 class Payload(BaseModel):

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth import __version__
-from fedhealth.aggregation.optimizers import server_step
 from fedhealth.aggregation.profiles import Profile
 from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.config import Timeouts
@@ -24,12 +24,12 @@ from fedhealth.exchange.board import Board
 from fedhealth.features.rows import Rows
 from fedhealth.identity import SiteSecrets
 from fedhealth.models import weights as weight_codec
-from fedhealth.models.networks import initial_weights, predict
+from fedhealth.models.networks import predict
 from fedhealth.models.statistics import Statistics
-from fedhealth.models.weights import Weights
+from fedhealth.models.weights import Weights, subtract
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
-from fedhealth.rounds.aggregate import read_aggregate, statistics_of
+from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.layout import encode_weighted, sum_layout
 from fedhealth.rounds.objects import (
@@ -42,7 +42,6 @@ from fedhealth.rounds.objects import (
     Quality,
     Ready,
     approval_key,
-    last_round,
     purposes_of,
     round_key,
     settings_digest,
@@ -53,7 +52,9 @@ from fedhealth.rounds.objects import (
     sum_prefix,
     survivors_needed,
 )
+from fedhealth.rounds.progress import Progress
 from fedhealth.rounds.site_consent import consenting
+from fedhealth.rounds.site_control import keep_control, own_control
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
 from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile, vector_of
 from fedhealth.rounds.site_sum import SiteSumContext, take_part
@@ -80,8 +81,6 @@ class SiteRun:
     consent: ConsentStatement
     plan: LocalPlan
     seed: int
-    weights: dict[int, Weights] = field(default_factory=dict)
-    statistics: Statistics | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +96,7 @@ class SiteNode:
     timeouts: Timeouts
     clock: Callable[[], float] = time.time
     _runs: dict[str, SiteRun] = field(default_factory=dict)
+    _progress: dict[str, Progress] = field(default_factory=dict)
     _profiles: dict[str, Profile | None] = field(default_factory=dict)
     _found: dict[str, DriftFound] = field(default_factory=dict)
 
@@ -110,15 +110,17 @@ class SiteNode:
 
     def follow(self, run: str) -> Iterator[tuple[int, str]]:
         """Answer every round of a run as it opens, to the last; yields (round, outcome)."""
-        number, final = 0, None
-        while final is None or number <= final:
+        number, is_over = 0, False
+        while not is_over:
             self.board.wait(
                 round_key(run, number, "manifest"),
                 timeout_s=self.timeouts.coordinator_timeout_s,
                 poll_s=self.timeouts.poll_s,
             )
             yield number, self.answer(run, number)
-            final = last_round(self._study_of(self._manifest(run, number)))
+            is_over = number > PREPROCESSING_ROUND and self._progress_of(
+                self._manifest(run, number)
+            ).is_final(number)
             number += 1
 
     def answer(self, run: str, number: int) -> str:
@@ -139,7 +141,7 @@ class SiteNode:
             _log.info("round %s of %s: abstained, %s", number, run, reason)
             return "abstained"
         state = self._runs[run]
-        self._verify_model(manifest, state)
+        self._verify_model(manifest)
         self._post_site(manifest, "ready", self._ready(study, state).to_bytes())
         outcomes = [self._answer_sum(manifest, state, purpose) for purpose in manifest.purposes]
         return "done" if all(outcomes) else "left_out"
@@ -179,7 +181,10 @@ class SiteNode:
             policy.check(study, n_sites=len(self.board.roster.sites))
         except PolicyError:
             return "policy"
-        if manifest.purposes != purposes_of(study, manifest.round):
+        is_final = manifest.round > PREPROCESSING_ROUND and self._progress_of(manifest).is_final(
+            manifest.round
+        )
+        if manifest.purposes != purposes_of(study, manifest.round, is_final=is_final):
             raise ProtocolError("a manifest asks for sums that its study does not have", "report it")
         state = data_state(self.folder)
         if not state.passed:
@@ -247,38 +252,44 @@ class SiteNode:
             self._runs[manifest.run] = loaded
         return None
 
-    def _verify_model(self, manifest: Manifest, state: SiteRun) -> None:
-        """The model is the initial one, or the server step over the last round's aggregate (R0)."""
-        weights = self._weights(manifest, state)
+    def _verify_model(self, manifest: Manifest) -> None:
+        """The model is the initial one, or follows from the aggregates of the rounds so far (R0)."""
+        weights = self._progress_of(manifest).weights(manifest.round)
         if weight_codec.digest(weights) != manifest.model_digest:
             raise ProtocolError(
                 "the model of this round is not the last aggregate's",
                 "report the coordinator to the consortium",
             )
 
-    def _weights(self, manifest: Manifest, state: SiteRun) -> Weights:
-        number = manifest.round
-        if number not in state.weights:
-            state.weights[number] = self._next_weights(manifest.run, number, state)
-        return state.weights[number]
+    def _progress_of(self, manifest: Manifest) -> Progress:
+        """The run as this site computes it from the aggregates."""
+        run = manifest.run
+        if run not in self._progress:
+            study = self._study_of(manifest)
+            self._progress[run] = Progress(
+                study=study,
+                seed=manifest.seed,
+                sites=len(self.board.roster.sites),
+                aggregate_of=lambda number: read_aggregate(self.board, self.coordinator, run, number),
+                transferred=lambda: self._transferred(run, study),
+            )
+        return self._progress[run]
 
-    def _next_weights(self, run: str, number: int, state: SiteRun) -> Weights:
-        inputs = len(feature_columns(state.study))
-        if number <= 1:
-            return initial_weights(state.study, inputs=inputs, seed=state.seed)
-        previous = state.weights.pop(number - 1, None) or self._posted_model(run, number - 1, state)
-        delta = read_aggregate(self.board, self.coordinator, run, number - 1).tensors
-        return server_step(previous, {name: delta[name] for name in previous}, state.study)
-
-    def _posted_model(self, run: str, number: int, state: SiteRun) -> Weights:
-        """After a restart: the model that an earlier manifest named, by its digest."""
-        key = round_key(run, number, "model")
+    def _transferred(self, run: str, study: Study) -> Weights:
+        """The posted model of round 1, which must be the registered one that the study names by its digest."""
         opened = self.board.read(
-            key, kind="model", sender=self.coordinator, role="coordinator", run=run, round=number
+            round_key(run, 1, "model"),
+            kind="model",
+            sender=self.coordinator,
+            role="coordinator",
+            run=run,
+            round=1,
         )
         weights = weight_codec.from_bytes(opened.payload)
-        if weight_codec.digest(weights) != self._manifest(run, number).model_digest:
-            raise ProtocolError("a posted model is not its manifest's", "report the coordinator")
+        if weight_codec.digest(weights) != study.training.initial.digest:
+            raise ProtocolError(
+                "the transferred model is not the one the study names", "report the coordinator"
+            )
         return weights
 
     # --- answering
@@ -363,7 +374,7 @@ class SiteNode:
 
     def _judge_plan(self, manifest: Manifest, state: SiteRun, purpose: str, plan: SumPlan) -> None:
         """R0: refuse a plan that is not exactly what study, manifest and roster imply."""
-        layout = sum_layout(state.study, purpose, like=self._weights(manifest, state))
+        layout = sum_layout(state.study, purpose, like=self._progress_of(manifest).weights(manifest.round))
         expected = {
             "study_digest": manifest.study_digest,
             "run": manifest.run,
@@ -376,7 +387,7 @@ class SiteNode:
             "roster_digest": self.board.roster.digest,
             "ring_bits": layout.ring_bits,
             "length": layout.length,
-            "counter": sum_counter(state.study, manifest.round, purpose),
+            "counter": sum_counter(manifest.round, manifest.purposes, purpose),
             "min_survivors": survivors_needed(state.study, cohort=len(plan.cohort)),
         }
         wrong = sorted(name for name, value in expected.items() if getattr(plan, name) != value)
@@ -396,8 +407,8 @@ class SiteNode:
             )
         if plan.purpose == "profile":
             return vector_of(self._profile(manifest.run))
-        weights = self._weights(manifest, state)
-        statistics = self._statistics(manifest.run, state)
+        progress = self._progress_of(manifest)
+        weights, statistics = progress.weights(manifest.round), progress.statistics()
         if plan.purpose == "evaluation":
             test = rows.test()
             scores = predict(weights, statistics, state.study, test.inputs())
@@ -408,6 +419,7 @@ class SiteNode:
         self, manifest: Manifest, state: SiteRun, plan: SumPlan, weights: Weights, statistics: Statistics
     ) -> NDArray[np.int64]:
         private = state.study.privacy.mode != "none"
+        _, keep = self._control(manifest, state)
         update = train_local(
             weights,
             statistics,
@@ -417,6 +429,7 @@ class SiteNode:
             noise_key=derive_key(self.secrets.site_noise_key, plan.digest, 0) if private else None,
             seed=local_seed(manifest.seed, site=self.name, number=manifest.round),
         )
+        keep(update.delta)
         return encode_weighted(
             update.delta,
             state.study,
@@ -425,7 +438,14 @@ class SiteNode:
             sites=len(plan.cohort),
         )
 
-    def _statistics(self, run: str, state: SiteRun) -> Statistics:
-        if state.statistics is None:
-            state.statistics = statistics_of(read_aggregate(self.board, self.coordinator, run, 0))
-        return state.statistics
+    def _control(
+        self, manifest: Manifest, state: SiteRun
+    ) -> tuple[Weights | None, Callable[[Weights], None]]:
+        """SCAFFOLD's correction of every local step, and what remembers the update it was made with."""
+        if state.study.training.algorithm != "scaffold":
+            return None, lambda delta: None
+        progress, folder = self._progress_of(manifest), self.folder.controls(manifest.run)
+        own = own_control(folder, progress, site=self.name, number=manifest.round)
+        control = progress.state(manifest.round).control
+        keep = partial(keep_control, folder, manifest.round, own, control)
+        return subtract(control, own), keep

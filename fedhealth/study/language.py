@@ -333,10 +333,13 @@ class Optimizer(Section):
 
 
 class Server(Section):
-    """The optimiser that applies the mean update."""
+    """The optimiser that applies the mean update; all but ``lr`` belong to the adaptive ones."""
 
     kind: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
     lr: Positive = 1.0
+    beta_1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta_2: float = Field(default=0.99, ge=0.0, lt=1.0)
+    tau: Positive = 1.0e-3
 
 
 class EarlyStopping(Section):
@@ -346,13 +349,24 @@ class EarlyStopping(Section):
 
 
 class Initial(Section):
-    """Transfer: a registered model and its frozen layers."""
+    """Transfer: a registered model, ``name/version``, the digest of its weights, and its frozen layers."""
 
-    model: str | None = None
+    model: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[0-9]+$")] | None = None
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     freeze: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _model_and_digest(self) -> Self:
+        if (self.model is None) != (self.digest is None):
+            raise ValueError("model and digest belong together: the digest is the version's tag model_digest")
+        return self
 
 
 Algorithm = Literal["fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedadagrad", "fedbn", "fedbuff"]
+
+
+_SERVERS: dict[Algorithm, str] = {"fedadam": "adam", "fedyogi": "yogi", "fedadagrad": "adagrad"}
+"""The server optimiser of an algorithm; sgd for all others."""
 
 
 class Training(Section):
@@ -369,6 +383,21 @@ class Training(Section):
     personal: tuple[str, ...] = ()
     early_stopping: EarlyStopping = EarlyStopping()
     initial: Initial = Initial()
+
+    @model_validator(mode="after")
+    def _algorithm_has_what_it_needs(self) -> Self:
+        wanted = _SERVERS.get(self.algorithm, "sgd")
+        if self.server.kind != wanted:
+            raise ValueError(f"algorithm {self.algorithm} goes with server.kind {wanted}")
+        if self.algorithm == "scaffold" and self.local.steps is None:
+            raise ValueError(
+                "scaffold needs local.steps, the same at every site: its control is a mean per step"
+            )
+        if self.algorithm == "scaffold" and (self.optimizer.kind != "sgd" or self.optimizer.momentum > 0.0):
+            raise ValueError(
+                "scaffold needs optimizer.kind sgd without momentum: its control is a mean gradient"
+            )
+        return self
 
 
 class Shares(Section):

@@ -15,6 +15,9 @@ from tasks.coordinator.registry import record_round
 from tasks.coordinator.rounds import close_round, find_open_round, open_round, secure_sum, wait_for_sites
 from tasks.coordinator.site_flows import site_deployments, start_site_flow
 
+NOTHING_OPEN = "NothingOpen"
+"""The name of the state in which a flow run ends that found no open round."""
+
 
 def _run_name() -> str:
     parameters = runtime.flow_run.parameters
@@ -30,8 +33,10 @@ def federated_round(run: str | None = None, number: int | None = None) -> State[
       number: the round; by default the first that is not closed.
     """
     opened = find_open_round(run)
-    if opened is None or (number is not None and number < opened.number):
-        return Completed(name="NothingOpen", message="nothing open")
+    if opened is None:
+        return Completed(name=NOTHING_OPEN, message="nothing open")
+    if number is not None and number < opened.number:
+        return Completed(name="AlreadyClosed", message=f"round {number} is closed")
     tag_this_run("coordinator", opened.run)
     purposes = open_round(opened.run, opened.number)
     for deployment in site_deployments():

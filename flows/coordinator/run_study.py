@@ -8,7 +8,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.coordinator.federated_round import federated_round
+from flows.coordinator.federated_round import NOTHING_OPEN, federated_round
 from flows.flow_runs import tag_this_run
 from tasks.coordinator.artifacts import publish_study
 from tasks.coordinator.registry import register_model, start_record
@@ -36,7 +36,8 @@ def run_study(study: str = DEFAULT_STUDY, run: str | None = None, seed: int = 0)
     last = start_run(study, run_id, seed)
     start_record(run_id)
     for number in range(last + 1):
-        federated_round(run_id, number)
+        if federated_round(run_id, number, return_state=True).name == NOTHING_OPEN:
+            break  # it stopped early
     model = register_model(run_id)
     publish_study(run_id, model)
     return Completed(message=f"registered {model.name} version {model.version}")

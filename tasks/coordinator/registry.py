@@ -1,31 +1,17 @@
 """The coordinator's entries in MLflow."""
 
-import os
-from functools import lru_cache
-from pathlib import Path
-
 from prefect import get_run_logger, task
 
 from fedhealth.refs import ModelRef
-from fedhealth.registry import Registry
 from fedhealth.registry.record import StudyRecord
 from fedhealth.rounds.outcome import RoundClosed
-from tasks.coordinator.rounds import coordinator
+from tasks.coordinator.context import coordinator, registry
 from tasks.policies import TRANSPORT
 
 
-@lru_cache(maxsize=2)
-def _registry(tracking_uri: str, artifacts: str | None) -> Registry:
-    return Registry(tracking_uri, artifact_root=None if artifacts is None else Path(artifacts))
-
-
 def record(run: str) -> StudyRecord:
-    """A run's record, in the MLflow that this process's environment names."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    artifacts = (
-        None if uri.startswith("http") else os.environ.get("FEDHEALTH_MLFLOW_ARTIFACTS", "mlflow-artifacts")
-    )
-    return StudyRecord(node=coordinator(), registry=_registry(uri, artifacts), run=run)
+    """A run's record."""
+    return StudyRecord(node=coordinator(), registry=registry(), run=run)
 
 
 @task(task_run_name="open {run} in MLflow", **TRANSPORT)

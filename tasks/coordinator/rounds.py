@@ -1,26 +1,19 @@
 """The coordinator's steps of a round. What they act on comes from the process environment."""
 
-import os
-
 from prefect import get_run_logger, task
 
 from fedhealth.refs import RoundRef
-from fedhealth.rounds.coordinator import CoordinatorNode
-from fedhealth.rounds.coordinator_environment import coordinator_from_environment
+from fedhealth.registry.transfer import start_study
 from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.study.spec import load_study
+from tasks.coordinator.context import coordinator, registry
 from tasks.policies import ONCE, TRANSPORT
-
-
-def coordinator() -> CoordinatorNode:
-    """The coordinator of this process."""
-    return coordinator_from_environment(os.environ)
 
 
 @task(task_run_name="start {run}", **TRANSPORT)
 def start_run(study: str, run: str, seed: int) -> int:
     """Sign the study, open round 0; returns the number of the last round."""
-    last = coordinator().start_run(load_study(study), run=run, seed=seed)
+    last = start_study(coordinator(), registry(), load_study(study), run=run, seed=seed)
     get_run_logger().info("run %s started; its last round is %s", run, last)
     return last
 

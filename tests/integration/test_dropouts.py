@@ -94,7 +94,7 @@ def test_under_differential_privacy_the_run_accounts_for_every_site(tmp_path):
     network.coordinator.start_run(study, run="run-1", seed=1)
     _, _, errors = network.follow("run-1")
     network.run_rounds("run-1")
-    spent = network.coordinator.privacy_of("run-1")
+    spent = network.coordinator.account("run-1").privacy()
     assert errors == {}
     assert set(spent.per_site) == set(network.rows)
     assert 0.5 * 4.0 * 0.8 < spent.epsilon <= 4.0 * 0.8 + 1e-9
@@ -109,7 +109,7 @@ def test_a_site_that_never_passed_validation_abstains_and_the_quorum_decides(tmp
     network.coordinator.start_run(study, run="run-1", seed=1)
     network.follow("run-1")
     closed = network.run_rounds("run-1")
-    assert network.coordinator.attendance("run-1")["hospital-03"] == "abstained: not_prepared"
+    assert network.coordinator.account("run-1").attendance()["hospital-03"] == "abstained: not_prepared"
     assert all("hospital-03" not in sites for each in closed for sites in each.survivors.values())
 
 

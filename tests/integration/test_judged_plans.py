@@ -105,7 +105,7 @@ def test_a_site_whose_declared_size_changed_sits_out(tmp_path):
     network.give_rows("hospital-02", replace(few, is_test=np.zeros(20, dtype=bool)))
     node.open_round("run-1", 1)
     assert network.node("hospital-02").answer("run-1", 1) == "abstained"
-    assert node._answer_of("run-1", 1, "hospital-02").reason == "declaration_changed"
+    assert node.account("run-1").answer(1, "hospital-02").reason == "declaration_changed"
 
 
 def test_what_sites_tell_of_their_data_is_read_and_a_spoilt_word_is_left_out(tmp_path):
@@ -114,9 +114,9 @@ def test_what_sites_tell_of_their_data_is_read_and_a_spoilt_word_is_left_out(tmp
     for site in SITES:
         node = network.node(site)
         node._post_site(node._manifest("run-1", 0), "quality", told.to_bytes())
-    assert network.coordinator.quality("run-1") == dict.fromkeys(SITES, told)
+    assert network.coordinator.account("run-1").quality() == dict.fromkeys(SITES, told)
     key = network.folder / "exchange" / site_key("run-1", 0, SITES[0], "quality")
     posted = key.read_bytes()
     key.unlink()
     key.write_bytes(posted[:-1] + bytes([posted[-1] ^ 1]))
-    assert network.coordinator.quality("run-1") == dict.fromkeys(SITES[1:], told)
+    assert network.coordinator.account("run-1").quality() == dict.fromkeys(SITES[1:], told)

@@ -40,7 +40,7 @@ def test_the_secure_mean_equals_the_plain_weighted_mean_to_the_quantisation_step
     study, node = network.study, network.coordinator
     opening = read_aggregate(node.board, "coordinator", "run-1", 0)
     statistics = statistics_of(opening)
-    weights = node.weights("run-1", 1, study)
+    weights = node.progress("run-1").weights(1)
     updates, sizes = [], []
     for name in SITES:
         training = network.rows[name].training()
@@ -124,5 +124,5 @@ def test_a_single_withdrawal_changes_neither_what_is_told_nor_the_budget(tmp_pat
     readies = [ready_of(network, number) for number in range(4)]
     assert len({ready.consent.commitment for ready in readies}) == 4
     assert len({(ready.patients, ready.consent.patients, ready.consent.left_out) for ready in readies}) == 1
-    spent = network.coordinator.privacy_of("run-1")
+    spent = network.coordinator.account("run-1").privacy()
     assert 0 < spent.epsilon <= 4.0 + 1e-9

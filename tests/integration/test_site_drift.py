@@ -83,7 +83,7 @@ def test_sites_that_are_alike_find_nothing_and_all_train(tmp_path, cdms):
     closed, outcomes = run(network)
     assert outcomes == {name: ["done"] * 4 for name in FOUR}
     assert closed[0].survivors["profile"] == FOUR
-    told = network.coordinator.drift("run-1")
+    told = network.coordinator.account("run-1").drift()
     assert set(told) == set(FOUR)
     assert "fatal" not in {grave for each in told.values() for grave in each.found.values()}
 
@@ -95,10 +95,11 @@ def test_a_site_whose_unit_is_wrong_finds_it_itself_and_abstains(tmp_path, cdms)
     assert {name: found for name, found in outcomes.items() if name != "hospital-02"} == {
         name: ["done"] * 4 for name in FOUR if name != "hospital-02"
     }
-    told = network.coordinator.drift("run-1")
+    told = network.coordinator.account("run-1").drift()
     assert told["hospital-02"].found["drift/measurement/value:glucose"] == "fatal"
     assert (
-        network.coordinator.attendance("run-1")["hospital-02"] == "abstained: drift/measurement/value:glucose"
+        network.coordinator.account("run-1").attendance()["hospital-02"]
+        == "abstained: drift/measurement/value:glucose"
     )
 
 

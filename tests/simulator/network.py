@@ -15,7 +15,6 @@ from fedhealth.features.rows import Rows, save_rows
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets
 from fedhealth.privacy.consent import ConsentRules
 from fedhealth.rounds.coordinator import CoordinatorNode
-from fedhealth.rounds.objects import last_round, purposes_of
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
 from fedhealth.rounds.site_environment import join
 from fedhealth.study import Study
@@ -152,13 +151,15 @@ class Network:
         return threads, outcomes, errors
 
     def run_rounds(self, run, coordinator=None):
-        rounds = range(last_round(self.study) + 1)
-        return [self.run_round(run, number, coordinator) for number in rounds]
+        node, closed = coordinator or self.coordinator, []
+        while (number := node.next_round(run)) is not None:
+            closed.append(self.run_round(run, number, node))
+        return closed
 
     def run_round(self, run, number, coordinator=None):
         node = coordinator or self.coordinator
-        node.open_round(run, number)
+        purposes = node.open_round(run, number).purposes
         cohort = tuple(node.wait_for_sites(run, number).ready)
-        for purpose in purposes_of(self.study, number):
+        for purpose in purposes:
             node.secure_sum(run, number, purpose, cohort=cohort)
         return node.close_round(run, number)

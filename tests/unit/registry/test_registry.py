@@ -18,7 +18,7 @@ import pytest
 from fedhealth.errors import ConfigError, TransportError
 from fedhealth.models.inputs import RawInputs
 from fedhealth.models.statistics import Statistics
-from fedhealth.models.weights import Weights
+from fedhealth.models.weights import Weights, digest
 from fedhealth.registry import Registry, StudyRun, artifact_folder, prepare_store, store_uri
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
@@ -147,6 +147,14 @@ def test_a_registered_model_answers_as_the_network_does(
     example = loaded.input_example
     np.testing.assert_array_equal(np.asarray(example)[0], statistics.median.astype(np.float64))
     assert registry.model_tags(model.name, model.version)["log_index"] == "9"
+
+
+def test_the_weights_of_a_version_are_read_back_for_transfer(
+    registry: Registry, run: StudyRun, weights: Weights, statistics: Statistics, study: Study
+) -> None:
+    model = registry.register(run, weights, statistics, study, metrics={}, tags={})
+    again = registry.weights(model.name, model.version)
+    assert digest(again) == registry.model_tags(model.name, model.version)["model_digest"]
 
 
 def test_loading_by_registry_name_works_and_is_no_edit(
