@@ -39,8 +39,8 @@ _KEYS = {
 def trace_rows(database: duckdb.DuckDBPyConnection) -> None:
     """Make the tables that trace a row to its source, and what was left out to its line."""
     union = " UNION ALL ".join(
-        f"SELECT '{table}' AS omop_table, {key} AS omop_id, ref AS fhir_reference FROM out_{table}"
-        for table, key in _KEYS.items()
+        f"SELECT {n}::UTINYINT AS place, '{table}' AS omop_table, {key} AS omop_id, ref AS fhir_reference FROM out_{table}"
+        for n, (table, key) in enumerate(sorted(_KEYS.items()))
     )
     database.execute(f"CREATE VIEW private_id_map AS {union}")
     database.execute(

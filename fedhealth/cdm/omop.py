@@ -355,8 +355,8 @@ def _end_open_visits(database: duckdb.DuckDBPyConnection, *, moved: bool) -> Non
 def _make_private(database: duckdb.DuckDBPyConnection) -> None:
     """The traces of an import: rows to source ids, and what was left out, by table and row."""
     union = " UNION ALL ".join(
-        f"SELECT '{name}' AS omop_table, omop_id, source_id AS fhir_reference FROM map_{name}"
-        for name in _ROWS
+        f"SELECT {n}::UTINYINT AS place, '{name}' AS omop_table, omop_id, source_id AS fhir_reference FROM map_{name}"
+        for n, name in enumerate(sorted(_ROWS))
         if _has(database, f"map_{name}")
     )
     database.execute(f"CREATE VIEW private_id_map AS {union}")
