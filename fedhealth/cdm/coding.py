@@ -118,11 +118,11 @@ def _conditional(database: duckdb.DuckDBPyConnection) -> dict[str, str]:
 def match_quantities(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) -> None:
     """Make ``measure_of``: concept and unit of each distinct (code, unit) of a value; and ``plausible``."""
     database.execute(
-        "CREATE TABLE quantity AS SELECT DISTINCT q.*, coalesce(m.concept_id, 0) AS concept_id, "
+        "CREATE TABLE quantity_of AS SELECT DISTINCT q.*, coalesce(m.concept_id, 0) AS concept_id, "
         "coalesce(m.source_value, '|') AS code_value, m.json IS NOT NULL AS has_code "
         "FROM all_quantities q LEFT JOIN coded_measurement m ON m.json = q.code"
     )
-    query = "SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM quantity"
+    query = "SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM quantity_of"
     rows = [
         (concept_id, system, code, text, *_unit_row(concept_id, system, code, text, site_map))
         for concept_id, system, code, text in database.execute(query).fetchall()
@@ -131,7 +131,9 @@ def match_quantities(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) 
     types = (pa.int32(), *[pa.string()] * 4, pa.float64(), pa.float64(), pa.int32())
     _create(database, "unit_of", rows, names, types)
     database.execute(
-        "CREATE TABLE measure_of AS FROM quantity JOIN unit_of USING (concept_id, unit_system, unit_code, unit_text)"
+        "CREATE TABLE measure_of AS SELECT number, concept_id, code_value, has_code, state, factor, shift, unit_concept_id, "
+        "replace(coalesce(nullif(unit_code, ''), nullif(unit_text, '')), chr(0), '') AS unit_value "
+        "FROM quantity_of JOIN unit_of USING (concept_id, unit_system, unit_code, unit_text)"
     )
     likely = [
         (concept_id, p.low, p.high, p.conversion.factor, p.conversion.offset)

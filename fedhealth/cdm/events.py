@@ -13,13 +13,24 @@ import duckdb
 from fedhealth.cdm.items import make_items
 from fedhealth.cdm.rows import EVENT_TABLES, make_rows
 from fedhealth.cdm.staged import CODES, DRUGS, TIMES, WHEN
-from fedhealth.cdm.workspace import block_step, quoted, read_plan, save
+from fedhealth.cdm.workspace import block_step, first_seq, last_seq, quoted, read_plan, save
 from fedhealth.fhir.resources import verdicts
 
-_LOOKUPS = (
-    *("loser", "person_of", "place_of", "medication_of", "detail", "span", "measure_of", "plausible"),
-    *("coded_condition", "coded_procedure", "coded_drug", "coded_route", "coded_value"),
-)
+_MENTIONED = "WHERE number IN (SELECT number FROM '{block}/refs.parquet')"
+_KNOWN = "WHERE person_id IN (SELECT person_id FROM person_of)"
+_LOOKUPS = {
+    "loser": "WHERE seq BETWEEN {first} AND {last}",
+    "person_of": _MENTIONED,
+    "place_of": _MENTIONED,
+    "medication_of": _MENTIONED,
+    "detail": _KNOWN,
+    "span": _KNOWN,
+    "measure_of": "WHERE number IN (SELECT number FROM '{block}/quantities.parquet')",
+    **dict.fromkeys(
+        ("plausible", "coded_condition", "coded_procedure", "coded_drug", "coded_route", "coded_value"), ""
+    ),
+}
+"""What a block needs of each lookup: its own part, as the whole grows with the input."""
 
 
 def scanned_blocks(work: Path) -> tuple[str, ...]:
@@ -33,8 +44,13 @@ def map_block(work: Path, block: str, *, site_secret: bytes) -> None:
     folder = work / "map" / block
     folder.mkdir(parents=True, exist_ok=True)
     with block_step(work, time_zone=settings.time_zone) as database:
-        for name in _LOOKUPS:
-            database.execute(f"CREATE TEMP TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet'")
+        for name, part in _LOOKUPS.items():
+            own = part.format(
+                block=quoted(work / "scan" / block), first=first_seq(block), last=last_seq(block)
+            )
+            database.execute(
+                f"CREATE TEMP TABLE {name} AS FROM '{quoted(work / 'lookup' / name)}.parquet' {own}"
+            )
         database.execute(_LEFT)
         database.execute(_TALLY)
         for name in TIMES:
@@ -62,8 +78,9 @@ def _map_type(
     secret: bytes,
 ) -> None:
     listed = ", ".join(f"'{quoted(path)}'" for path in files)
-    database.execute(_join(name, f"read_parquet([{listed}])"))
-    _leave(database, name)
+    reasons = _reasons(name)
+    database.execute(_join(name, f"read_parquet([{listed}])", reasons))
+    _leave(database, name, reasons)
     database.execute(
         f"INSERT INTO tally SELECT 'refused', '{name}', '', count(*) FROM event "
         "WHERE outcome = 0 AND link = 'none' AND encounter IS NOT NULL HAVING count(*) > 0"
@@ -98,8 +115,12 @@ def _count_unmapped(database: duckdb.DuckDBPyConnection, table: str) -> None:
 _STRANGER = "coalesce(who.is_foreign OR place.is_foreign, false)"
 
 
-def _join(name: str, source: str) -> str:
-    """SQL for ``event``: the staged resources of a type with person, visit, and the reason to leave it, if any."""
+_Reason = tuple[str, str, str, str]
+"""When it holds, and SQL for kind, reason and path of what is then left."""
+
+
+def _reasons(name: str) -> list[_Reason]:
+    """Why an event is left, in the order in which the reasons count."""
     reasons = [
         ("loser.reason IS NOT NULL", "loser.kind", "loser.reason", "loser.path"),
         *(
@@ -117,44 +138,56 @@ def _join(name: str, source: str) -> str:
             f"'{name}'",
         ),
     ]
-    coded, lookup = "", "p.code"
-    if name in DRUGS:
-        coded = "LEFT JOIN medication_of ON medication_of.ref = p.medication "
-        lookup = "coalesce(p.code, medication_of.coding)"
     if name == "Observation":
-        coded = (
-            "LEFT JOIN measure_of coded ON coded.code = p.code AND coded.unit_system = p.unit_system "
-            "AND coded.unit_code = p.unit_code AND coded.unit_text = p.unit_text"
-        )
         reasons.append(
             ("NOT coalesce(coded.has_code, false)", "'quarantined'", "'missing_code'", "'Observation.code'")
         )
-        chosen = "coded.concept_id, coded.code_value, coded.state, coded.factor, coded.shift, coded.unit_concept_id"
+    return reasons
+
+
+def _join(name: str, source: str, reasons: list[_Reason]) -> str:
+    """SQL for ``event``: the staged resources of a type with person, visit, and the number of the reason to leave it, or 0."""
+    if name == "Observation":
+        chosen = (
+            "coded.concept_id, coded.code_value, coded.state, coded.factor, coded.shift, coded.unit_concept_id, "
+            "coded.unit_value, value_code.source_value AS value_coded, value_code.concept_id AS value_concept"
+        )
+        coded = (
+            "LEFT JOIN measure_of coded ON coded.number = p.quantity "
+            "LEFT JOIN coded_value value_code ON value_code.json = p.coding"
+        )
     else:
-        coded += f"LEFT JOIN coded_{CODES[name]} coded ON coded.json = {lookup}"
         chosen = "coded.concept_id, coded.source_value AS code_value"
+        coded = f"LEFT JOIN coded_{CODES[name]} coded ON coded.json = p.code"
+    if name in DRUGS:
+        coded = (
+            "LEFT JOIN medication_of ON medication_of.number = p.medication "
+            "LEFT JOIN coded_drug coded ON coded.json = coalesce(p.code, medication_of.coding)"
+        )
     cases = " ".join(f"WHEN {when} THEN {n}" for n, (when, *_) in enumerate(reasons, 1))
-    columns = " ".join(
-        f", CASE outcome {' '.join(f'WHEN {n} THEN {row[place]}' for n, row in enumerate(reasons, 1))} END AS {column}"
-        for place, column in ((1, "kind"), (2, "reason"), (3, "path"))
-    )
     return f"""
 CREATE OR REPLACE TEMP TABLE event AS
-SELECT p.* REPLACE (coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) AS day,
+SELECT p.* EXCLUDE (updated, version, verdict, subject, is_dated)
+           REPLACE (coalesce(p.day, CASE WHEN NOT p.is_dated THEN place.start_day END) AS day,
                     coalesce(p.time, CASE WHEN NOT p.is_dated THEN place.start_time END) AS time),
        who.person_id, place.visit_id, place.detail_id, {chosen},
-       CASE {cases} ELSE 0 END AS outcome {columns},
+       CASE {cases} ELSE 0 END AS outcome,
        CASE WHEN place.visit_id IS NOT NULL THEN 'reference' ELSE 'none' END AS link
 FROM {source} p LEFT JOIN loser USING (seq)
-LEFT JOIN person_of who ON who.ref = p.subject
-LEFT JOIN place_of place ON place.ref = p.encounter AND (place.person_id = who.person_id OR place.is_foreign)
+LEFT JOIN person_of who ON who.number = p.subject
+LEFT JOIN place_of place ON place.number = p.encounter AND (place.person_id = who.person_id OR place.is_foreign)
 {coded}
 """
 
 
-def _leave(database: duckdb.DuckDBPyConnection, name: str) -> None:
+def _leave(database: duckdb.DuckDBPyConnection, name: str, reasons: list[_Reason]) -> None:
+    columns = ", ".join(
+        f"CASE outcome {' '.join(f'WHEN {n} THEN {row[place]}' for n, row in enumerate(reasons, 1))} END"
+        for place in (1, 2, 3)
+    )
     database.execute(
-        f"INSERT INTO \"left\" SELECT seq, '{name}', kind, reason, path, piece, line, digest, id FROM event WHERE outcome > 0"
+        f"INSERT INTO \"left\" SELECT seq, '{name}', {columns}, piece, line, digest, id "
+        "FROM event LEFT JOIN loser USING (seq) WHERE outcome > 0"
     )
 
 

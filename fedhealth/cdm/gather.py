@@ -4,13 +4,14 @@ Persons, visits and visit details are few and made here whole; of the events onl
 codings, units, and ids that occur more than once. The lookups are Parquet files in ``lookup/``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 
 from fedhealth.cdm.coding import match_codings, match_quantities, match_references
 from fedhealth.cdm.consent import keep_consents
-from fedhealth.cdm.staged import staged_columns
+from fedhealth.cdm.staged import QUANTITY, REFERENCES, TIMES, parsed_fields, staged_columns
 from fedhealth.cdm.validating import settle_verdicts
 from fedhealth.cdm.visits import keep_encounters, keep_patients, outermost_stays
 from fedhealth.cdm.workspace import SMALL_TABLES, has, read_plan, save, saved, step
@@ -30,9 +31,9 @@ def gather(work: Path) -> None:
     with step(work, time_zone=mapped.settings.time_zone) as database:
         for name in SMALL_TABLES:
             database.execute(f'CREATE VIEW "all_{name}" AS FROM {saved(work, "scan", name)}')
-        _view_resources(database, work)
+        found = _view_resources(database, work)
         settle_verdicts(database, work)
-        _find_losers(database)
+        _find_losers(database, found)
         _load_whole(database)
         match_references(database)
         _match_codings(database, mapped)
@@ -45,33 +46,45 @@ def gather(work: Path) -> None:
         _save_lookups(database, lookup)
 
 
-def _view_resources(database: duckdb.DuckDBPyConnection, work: Path) -> None:
-    """Make ``s_<Type>``: the staged resources of all parts, none if no part has the type."""
-    for name in SHAPES:
-        if has(work, "scan", f"{name}-*"):
-            database.execute(f"CREATE VIEW s_{name} AS FROM {saved(work, 'scan', f'{name}-*')}")
-        else:
-            _view_none(database, name)
+def _view_resources(database: duckdb.DuckDBPyConnection, work: Path) -> tuple[str, ...]:
+    """Make ``s_<Type>``, the staged resources of all parts, of the types that any part has and of ``WHOLE``."""
+    found = tuple(name for name in SHAPES if has(work, "scan", f"{name}-*"))
+    for name in found:
+        database.execute(f"CREATE VIEW s_{name} AS FROM {saved(work, 'scan', f'{name}-*')}")
+    for name in set(WHOLE) - set(found):
+        _view_none(database, name)
+    return found
 
 
 def _view_none(database: duckdb.DuckDBPyConnection, name: str) -> None:
     columns = ", ".join(f'{sql} AS "{column}"' for column, sql in staged_columns(name).items())
-    fields = SHAPES[name].fields
     database.execute(
         f"CREATE VIEW s_{name} AS SELECT 0::BIGINT AS seq, 0 AS piece, 0::BIGINT AS line, id, 0::BIGINT AS key, "
         f"meta.lastUpdated AS updated, 0::BIGINT AS version, 0::SMALLINT AS verdict, id AS digest, {columns} "
-        f"FROM (SELECT unnest(from_json('{{}}', '{fields}'))) WHERE false"
+        f"FROM ({parsed_fields(name, _NO_TEXT)}) WHERE false"
     )
 
+
+_NO_TEXT = "(SELECT '{}' AS text)"
 
 _LOSERS = """
 INSERT INTO loser
 SELECT seq, '{name}', 'excluded', 'duplicate', '{name}' FROM (
     SELECT seq, row_number() OVER (
         PARTITION BY id ORDER BY at_end(updated) DESC NULLS LAST, version DESC NULLS LAST, {content}) AS rank
-    FROM s_{name} ANTI JOIN loser USING (seq)
-    WHERE key IN (SELECT key FROM s_{name} GROUP BY key HAVING count(*) > 1)) WHERE rank > 1
+    FROM (SELECT seq, id, updated, version, {told} FROM s_{name} s ANTI JOIN loser USING (seq)
+          WHERE key IN (SELECT key FROM s_{name} GROUP BY key HAVING count(*) > 1))) WHERE rank > 1
 """
+
+
+def _told(name: str, column: str) -> str:
+    """SQL over ``s`` for what a column of a resource says, where a number stands for it too."""
+    if name in TIMES and column in REFERENCES:
+        return f"(SELECT any_value(ref) FROM all_refs r WHERE r.number = s.{column})"
+    if name == "Observation" and column in QUANTITY:
+        return f"(SELECT any_value({column}) FROM all_quantities q WHERE q.number = s.quantity)"
+    return f's."{column}"'
+
 
 _DELETED = """
 INSERT INTO loser
@@ -82,7 +95,7 @@ WHERE NOT coalesce(has_dates AND at_end(s.updated) > deleted_at, false)
 """
 
 
-def _find_losers(database: duckdb.DuckDBPyConnection) -> None:
+def _find_losers(database: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
     """Make ``loser``: staged resources that the models refuse, that were deleted, or that are an older version.
 
     A deletion counts against every version that is not known to be later. Among versions that say the same of
@@ -93,11 +106,13 @@ def _find_losers(database: duckdb.DuckDBPyConnection) -> None:
     )
     database.execute("INSERT INTO loser SELECT seq, type, 'quarantined', reason, path FROM refused")
     any_deleted = _one(database, "SELECT count(*) FROM all_deleted")
-    for name in SHAPES:
+    for name in names:
         if any_deleted:
             database.execute(_DELETED.format(name=name))
-        content = ", ".join(f'"{column}"' for column in ("verdict", *staged_columns(name)))
-        database.execute(_LOSERS.format(name=name, content=content))
+        columns = ("verdict", *staged_columns(name))
+        content = ", ".join(f'"{column}"' for column in columns)
+        told = ", ".join(f'{_told(name, column)} AS "{column}"' for column in columns)
+        database.execute(_LOSERS.format(name=name, content=content, told=told))
 
 
 def _load_whole(database: duckdb.DuckDBPyConnection) -> None:
@@ -143,26 +158,32 @@ def _match_codings(database: duckdb.DuckDBPyConnection, mapped: SiteMap) -> None
     )
 
 
+_NUMBERED = """
+CREATE TABLE numbered AS
+SELECT number, target FROM (SELECT DISTINCT number, ref FROM all_refs) JOIN pointed USING (ref)
+"""
+"""Where the references of events lead, by their numbers."""
+
 _PERSON_OF = """
 CREATE TABLE person_of AS
-SELECT d.ref, patient.person_id, f.ref IS NOT NULL AS is_foreign
-FROM pointed d LEFT JOIN patient ON patient.ref = d.target LEFT JOIN foreign_patient f ON f.ref = d.target
+SELECT d.number, patient.person_id, f.ref IS NOT NULL AS is_foreign
+FROM numbered d LEFT JOIN patient ON patient.ref = d.target LEFT JOIN foreign_patient f ON f.ref = d.target
 WHERE patient.ref IS NOT NULL OR f.ref IS NOT NULL
 """
 
 _PLACE_OF = """
 CREATE TABLE place_of AS
-SELECT d.ref, stay.person_id, visit.key AS visit_id, CASE WHEN depth > 0 THEN stay.key END AS detail_id,
+SELECT d.number, stay.person_id, visit.key AS visit_id, CASE WHEN depth > 0 THEN stay.key END AS detail_id,
        day_of(stay.start_text) AS start_day, moment(stay.start_text) AS start_time, f.ref IS NOT NULL AS is_foreign
-FROM pointed d LEFT JOIN stay ON stay.ref = d.target LEFT JOIN root ON root.ref = stay.ref
+FROM numbered d LEFT JOIN stay ON stay.ref = d.target LEFT JOIN root ON root.ref = stay.ref
 LEFT JOIN visit ON visit.ref = root.top LEFT JOIN foreign_encounter f ON f.ref = d.target
 WHERE visit.ref IS NOT NULL OR f.ref IS NOT NULL
 """
 
 _MEDICATION_OF = """
 CREATE TABLE medication_of AS
-SELECT d.ref, any_value(code.coding ORDER BY seq) AS coding FROM p_Medication ANTI JOIN rejected USING (seq)
-JOIN pointed d ON d.target = p_Medication.ref GROUP BY d.ref
+SELECT d.number, any_value(code.coding ORDER BY seq) AS coding FROM p_Medication ANTI JOIN rejected USING (seq)
+JOIN numbered d ON d.target = p_Medication.ref GROUP BY d.number
 """
 
 _DETAIL = """
@@ -174,7 +195,7 @@ FROM stay JOIN root USING (ref) JOIN visit ON visit.ref = root.top WHERE depth >
 
 def _make_places(database: duckdb.DuckDBPyConnection) -> None:
     """Where references lead: to persons, to encounters with their visit, to medications."""
-    for statement in (_PERSON_OF, _PLACE_OF, _MEDICATION_OF, _DETAIL):
+    for statement in (_NUMBERED, _PERSON_OF, _PLACE_OF, _MEDICATION_OF, _DETAIL):
         database.execute(statement)
 
 

@@ -8,15 +8,19 @@ import pyarrow as pa
 from fedhealth.cdm.keys import keyed_ids
 from fedhealth.cdm.workspace import quoted
 
-_SHARED = (
-    "k.seq, k.person_id, k.day, k.time, k.visit_id, k.detail_id, k.link, k.is_clinical, "
-    "concept_id, code_value, state, factor, shift, unit_concept_id"
-)
-_VALUES = "coding, number, flag, comparator, unit_code, unit_text, low, high"
+_OF_EVENT = ("seq", "person_id", "day", "time", "visit_id", "detail_id", "link", "is_clinical")
+_OF_CODE = ("concept_id", "code_value", "state", "factor", "shift", "unit_concept_id", "unit_value")
+_OF_VALUE = ("number", "flag", "comparator", "low", "high")
+
+
+def _from(table: str, columns: tuple[str, ...]) -> str:
+    return ", ".join(f"{table}.{column}" for column in columns)
+
 
 _ITEM = f"""
 CREATE OR REPLACE TEMP VIEW item AS
-SELECT {_SHARED}, 0 AS n, k.key, k.id, {_VALUES} FROM kept k WHERE is_item
+SELECT {_from("k", (*_OF_EVENT, *_OF_CODE, *_OF_VALUE))}, value_coded, value_concept, 0 AS n, k.key, k.id
+FROM kept k WHERE is_item
 """
 
 _COMPONENTS = """
@@ -26,12 +30,10 @@ SELECT c.*, k.id AS whole FROM read_parquet([{files}]) c JOIN (SELECT seq, id FR
 
 _COMPONENT_ITEM = f"""
 CREATE OR REPLACE TEMP TABLE component_item AS
-SELECT k.seq, k.person_id, k.day, k.time, k.visit_id, k.detail_id, k.link, k.is_clinical,
-       m.concept_id, m.code_value, m.state, m.factor, m.shift, m.unit_concept_id,
-       c.n, keys.part_key, c.whole || '#' || c.n, {", ".join(f"c.{name}" for name in _VALUES.split(", "))}
-FROM part c JOIN keys USING (seq, n) JOIN kept k USING (seq)
-JOIN measure_of m ON m.code = c.code AND m.unit_system = c.unit_system AND m.unit_code = c.unit_code
- AND m.unit_text = c.unit_text
+SELECT {_from("k", _OF_EVENT)}, {_from("m", _OF_CODE)}, {_from("c", _OF_VALUE)},
+       v.source_value, v.concept_id, c.n, keys.part_key, c.whole || '#' || c.n
+FROM part c JOIN keys USING (seq, n) JOIN kept k USING (seq) JOIN measure_of m ON m.number = c.quantity
+LEFT JOIN coded_value v ON v.json = c.coding
 """
 
 _INFERRED = """
@@ -42,13 +44,12 @@ WHERE i.state = 'unit_missing' AND {allowed} GROUP BY ALL HAVING count(*) = 1
 """
 
 _VALUED = """
-CREATE OR REPLACE TEMP TABLE valued AS
+CREATE OR REPLACE TEMP VIEW valued AS
 SELECT i.* REPLACE (coalesce(f.factor, i.factor) AS factor, coalesce(f.shift, i.shift) AS shift,
                     CASE WHEN number IS NULL THEN NULL WHEN f.seq IS NOT NULL THEN 'inferred' ELSE state END AS state),
-       value_code.source_value AS value_coded, value_code.concept_id AS value_concept,
        number IS NOT NULL AND f.seq IS NULL AND i.state IN ('unit', 'unit_missing') AS is_lost,
        i.concept_id <> 0 OR number IS NOT NULL OR is_clinical AS is_measurement
-FROM item i LEFT JOIN inferred f ON f.seq = i.seq AND f.n = i.n LEFT JOIN coded_value value_code ON value_code.json = coding
+FROM item i LEFT JOIN inferred f ON f.seq = i.seq AND f.n = i.n
 """
 
 _LOST = """

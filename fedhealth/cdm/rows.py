@@ -94,7 +94,6 @@ FROM kept LEFT JOIN coded_route r ON r.json = route
 
 
 _OPERATORS = "CASE comparator " + " ".join(f"WHEN '{c}' THEN {n}" for c, n in OPERATORS.items()) + " END"
-_UNIT = "replace(coalesce(nullif(unit_code, ''), nullif(unit_text, '')), chr(0), '')"
 
 _MEASUREMENT = f"""
 SELECT seq, key AS measurement_id, person_id, concept_id AS measurement_concept_id, day AS measurement_date,
@@ -106,7 +105,7 @@ SELECT seq, key AS measurement_id, person_id, concept_id AS measurement_concept_
        CASE WHEN number IS NOT NULL AND NOT is_lost THEN low * factor + shift END AS range_low,
        CASE WHEN number IS NOT NULL AND NOT is_lost THEN high * factor + shift END AS range_high,
        visit_id AS visit_occurrence_id, detail_id AS visit_detail_id, code_value AS measurement_source_value,
-       {_UNIT} AS unit_source_value, coalesce(value_coded, number::VARCHAR, flag::VARCHAR) AS value_source_value,
+       unit_value AS unit_source_value, coalesce(value_coded, number::VARCHAR, flag::VARCHAR) AS value_source_value,
        link, 'Observation/' || id AS ref
 FROM valued WHERE is_measurement
 """

@@ -10,16 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fedhealth.cdm.findings import add_examples, add_finding, keep_findings, notes_sql
 from fedhealth.cdm.keys import keyed_ids
-from fedhealth.cdm.staged import CODES, COMPONENT, DRUGS, TIMES, staged_columns
+from fedhealth.cdm.staged import (
+    CODES,
+    COMPONENT,
+    DRUGS,
+    QUANTITY,
+    REFERENCES,
+    TIMES,
+    parsed_fields,
+    staged_columns,
+)
 from fedhealth.cdm.validating import SAMPLE, keep_texts
-from fedhealth.cdm.workspace import SMALL_TABLES, Plan, block_step, read_plan, save
+from fedhealth.cdm.workspace import SMALL_TABLES, Plan, block_name, block_step, first_seq, read_plan, save
 from fedhealth.fhir.bundle_rules import broken_bundle_rules
 from fedhealth.fhir.bundles import bundle_block
 from fedhealth.fhir.files import PART_BYTES, read_blocks
@@ -27,21 +38,23 @@ from fedhealth.fhir.resources import R4_TYPES, SHAPES, UNKNOWN, verdicts
 
 _NAMES = ", ".join(f"'{name}'" for name in SHAPES)
 _R4 = ", ".join(f"'{name}'" for name in sorted(R4_TYPES))
-_SEQ_BITS = 32
 
 _FIRST_FIELD = '{"resourceType":"'
 _FIRST_TYPES = " ".join(
     f"WHEN starts_with(text, '{_FIRST_FIELD}{name}\"') THEN '{name}'"
     for name in ("Observation", *(name for name in SHAPES if name != "Observation"))
 )
+_SPELT_OUT = "coalesce(from_json(text, '{\"resourceType\":\"VARCHAR\"}').resourceType, '')"
 _TYPE = f"""
-SELECT CASE WHEN state IS NOT NULL OR NOT json_valid(text) THEN NULL {_FIRST_TYPES}
-            ELSE coalesce(from_json(text, '{{"resourceType":"VARCHAR"}}').resourceType, '') END AS type
-FROM texts
+SELECT CASE WHEN state IS NOT NULL THEN NULL {_FIRST_TYPES} WHEN json_valid(text) THEN {_SPELT_OUT} END AS type FROM texts
 """
-"""The type of every text, in their order: null if it is no JSON, empty if it names none."""
+_TYPE_OF_JSON = f"""
+SELECT CASE WHEN state IS NULL AND json_valid(text) THEN CASE {_FIRST_TYPES} ELSE {_SPELT_OUT} END END AS type FROM texts
+"""
+"""The type of every text, in their order: null if it is no JSON, empty if it names none. The first statement is faster,
+and takes for JSON what begins as we read it most often: the parser will tell."""
 
-_COUNT = f"""
+_NOT_READ = f"""
 INSERT INTO "left"
 SELECT seq,
        CASE WHEN reason IN ('type_not_loaded', 'container', 'malformed_bundle') THEN type ELSE '{UNKNOWN}' END AS type,
@@ -104,11 +117,12 @@ def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
     time_zone = plan.mapped().settings.time_zone
     total, lines = 0, dict[int, int]()
     for number, block in enumerate(_blocks(plan, part, lines=lines)):
-        folder = work / "scan" / f"{part:06d}-{number:04d}"
+        name = block_name(part, number)
+        folder = work / "scan" / name
         folder.mkdir(parents=True, exist_ok=True)
         with block_step(work, time_zone=time_zone) as database:
             scan = _Scan(database, folder, plan, site_secret)
-            total += _scan_block(scan, block, first_seq=(((part << 12) + number) << _SEQ_BITS) + 1)
+            total += _scan_block(scan, block, first=first_seq(name))
     folder = work / "scan" / f"{part:06d}-lines"
     folder.mkdir(parents=True, exist_ok=True)
     columns = [pa.array(list(lines), pa.int32()), pa.array(list(lines.values()), pa.int64())]
@@ -147,23 +161,46 @@ def _with(table: pa.Table, **columns: pa.Array) -> pa.Table:
     return table
 
 
-def _scan_block(scan: _Scan, block: pa.Table, *, first_seq: int) -> int:
+def _scan_block(scan: _Scan, block: pa.Table, *, first: int) -> int:
     """Stage a block; returns the number of its texts, entries included."""
     for name, columns in SMALL_TABLES.items():
         scan.sql(f'CREATE TEMP TABLE "{name}" ({columns})')
     total, depth, layer = 0, 0, block
     while layer is not None:
-        numbers = np.arange(first_seq + total, first_seq + total + layer.num_rows)
-        types = scan.query(_TYPE, texts=layer).column("type")
-        incoming = _with(layer, type=types, seq=pa.array(numbers, pa.int64()))
+        numbers = np.arange(first + total, first + total + layer.num_rows)
+        incoming, parsed = _sort(scan, _with(layer, seq=pa.array(numbers, pa.int64())))
         total += layer.num_rows
         layer, malformed = _open_bundles(scan, incoming)
-        _stage(scan, _mark_malformed(incoming, malformed) if malformed else incoming, depth=depth)
+        _count(scan, _mark_malformed(incoming, malformed) if malformed else incoming)
+        for name in sorted(parsed):
+            _keep(scan, name, _leave_unfit(scan, name, *parsed.pop(name)), depth=depth)
         depth += 1
     for name in SMALL_TABLES:
         distinct = "DISTINCT" if name in ("codings", "quantities", "refs") else ""
         save(scan.database, f'SELECT {distinct} * FROM "{name}"', scan.folder / f"{name}.parquet")
     return total
+
+
+_Parsed = dict[str, tuple[pa.Table, pa.Table]]
+"""By type, its texts and what was parsed of them."""
+
+
+def _sort(scan: _Scan, texts: pa.Table) -> tuple[pa.Table, _Parsed]:
+    """The texts with their ``type``, and those of the types that we read parsed."""
+    try:
+        return _parse_by_type(scan, _with(texts, type=scan.query(_TYPE, texts=texts).column("type")))
+    except duckdb.InvalidInputException:  # something only begins like JSON
+        return _parse_by_type(scan, _with(texts, type=scan.query(_TYPE_OF_JSON, texts=texts).column("type")))
+
+
+def _parse_by_type(scan: _Scan, incoming: pa.Table) -> tuple[pa.Table, _Parsed]:
+    types = incoming.column("type")
+    present = pc.unique(types).to_pylist()
+    parsed = {}
+    for name in SHAPES.keys() & set(present):
+        own = incoming if len(present) == 1 else incoming.filter(pc.equal(types, name))
+        parsed[name] = own, _parse(scan, name, own)
+    return incoming, parsed
 
 
 def _open_bundles(scan: _Scan, incoming: pa.Table) -> tuple[pa.Table | None, list[int]]:
@@ -190,20 +227,16 @@ def _mark_malformed(incoming: pa.Table, malformed: list[int]) -> pa.Table:
     return _with(incoming, state=pc.if_else(marked, "malformed_bundle", incoming.column("state")))
 
 
-def _stage(scan: _Scan, incoming: pa.Table, *, depth: int) -> None:
-    """Sort the incoming texts by type: counted, left out, or staged."""
+def _count(scan: _Scan, incoming: pa.Table) -> None:
+    """Count the incoming texts by type, and leave out those of types that we do not read."""
     counts = pc.value_counts(incoming.column("type")).to_pylist()
     present = {each["values"]: each["counts"] for each in counts}
     for name, n in present.items():
         known = name if name in R4_TYPES else UNKNOWN
         scan.database.execute("INSERT INTO tally VALUES ('read', ?, '', ?)", [known, n])
     if present.keys() - SHAPES.keys():
-        scan.sql(_COUNT, incoming=incoming)
+        scan.sql(_NOT_READ, incoming=incoming)
         scan.sql(_DELETED, incoming=incoming)
-    for name in sorted(present.keys() & SHAPES.keys()):
-        own = incoming if len(present) == 1 else incoming.filter(pc.equal(incoming.column("type"), name))
-        staged = _leave_unfit(scan, name, own, _parse(scan, name, own))
-        _keep(scan, name, staged, depth=depth)
 
 
 _VERSION = "coalesce(fhir_version, meta.fhirVersion, '4') NOT LIKE '4%'"
@@ -213,11 +246,10 @@ _ID = "CASE WHEN regexp_full_match(id, '[A-Za-z0-9.-]{1,64}') THEN id END"
 
 def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
     """The texts of a type as the columns that we keep, with ``fault`` and what else the scan itself needs."""
-    shape = SHAPES[name]
     columns = "".join(f', {sql} AS "{column}"' for column, sql in staged_columns(name).items())
     if name == "Observation":
         columns += ", CASE WHEN len(component) > 0 THEN component END AS component"
-    foreign = "false" if name == "Consent" else shape.foreign  # of consents a verdict
+    foreign = "false" if name == "Consent" else SHAPES[name].foreign  # of consents a verdict
     cases = " ".join(f"WHEN {check.sql} THEN {n}" for n, check in enumerate(verdicts(name), 1))
     verdict = f"CASE {cases} ELSE 0 END" if cases else "0"
     parsed = scan.query(
@@ -227,8 +259,8 @@ SELECT * EXCLUDE (text), CASE WHEN verdict > 0 THEN sha256(text) END AS digest F
          try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, {notes_sql(name)} AS notes{columns},
          CASE WHEN {_VERSION} OR {foreign} THEN 'fhir_version'
               WHEN r.id IS NULL THEN 'missing_id' WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
-  FROM (SELECT seq, piece, line, full_url, fhir_version, text, unnest(from_json(text, '{shape.fields}')) FROM texts) r)""",
-        texts=texts,
+  FROM ({parsed_fields(name, "texts")}) r)""",
+        texts=texts.select(["seq", "piece", "line", "full_url", "fhir_version", "text"]),
     )
     keys = keyed_ids(parsed.column("id").to_pylist(), of=name, site_secret=scan.secret)
     return _with(parsed, key=pa.array(keys, pa.int64()))
@@ -259,8 +291,8 @@ def _keep_texts(scan: _Scan, name: str, texts: pa.Table, staged: pa.Table) -> No
     columns = staged.select(["key", "seq", "piece", "line", "id"])
     if validate == "sample":
         last = min(SAMPLE, len(keys)) - 1
-        chosen = np.flatnonzero(keys <= np.partition(keys, last)[last])
-        columns, texts = columns.take(chosen), texts.take(chosen)
+        chosen = pa.array(keys <= np.partition(keys, last)[last])
+        columns, texts = columns.filter(chosen), texts.filter(chosen)
     scan.database.register("candidates", _with(columns, text=texts.column("text")))
     keep_texts(scan.database, name, "candidates", validate=validate, store=scan.plan.verdict_store)
     scan.database.unregister("candidates")
@@ -273,8 +305,6 @@ def _keep(scan: _Scan, name: str, staged: pa.Table, *, depth: int) -> None:
     """Save the staged resources of a type, and what they mention."""
     noted = staged.select(["notes", "piece", "line", "id"]).filter(pc.equal(staged.column("verdict"), 0))
     keep_findings(scan.database, name, noted)
-    kept = staged.drop_columns([column for column in _SCAN_ONLY if column in staged.column_names])
-    pq.write_table(kept, scan.folder / f"{name}-{depth}.parquet", compression="lz4")
     if staged.column("full_url").null_count < staged.num_rows:
         scan.sql(
             f"INSERT INTO urls SELECT full_url, '{name}/' || id FROM staged WHERE full_url IS NOT NULL",
@@ -282,8 +312,19 @@ def _keep(scan: _Scan, name: str, staged: pa.Table, *, depth: int) -> None:
         )
     if name == "Observation" and staged.column("component").null_count < staged.num_rows:
         _keep_components(scan, staged, depth=depth)
+    kept = staged.drop_columns([column for column in _SCAN_ONLY if column in staged.column_names])
     if name in TIMES:
-        _mention(scan, name, kept)
+        kept = _mention(scan, name, kept)
+    _save(scan, kept, f"{name}-{depth}")
+
+
+def _save(scan: _Scan, rows: pa.Table, name: str) -> None:
+    pq.write_table(rows, scan.folder / f"{name}.parquet", compression="lz4", use_dictionary=_repeated(rows))
+
+
+def _repeated(rows: pa.Table) -> list[str]:
+    """The columns whose values repeat: of the others a dictionary would be made in vain."""
+    return [column for column in rows.column_names if column not in ("seq", "line", "key", "id")]
 
 
 def _keep_components(scan: _Scan, staged: pa.Table, *, depth: int) -> None:
@@ -294,32 +335,72 @@ def _keep_components(scan: _Scan, staged: pa.Table, *, depth: int) -> None:
         "WHERE component IS NOT NULL) WHERE c.code.coding IS NOT NULL",
         staged=staged.select(["seq", "component"]),
     )
-    pq.write_table(components, scan.folder / f"Component-{depth}.parquet", compression="lz4")
-    _mention_values(scan, components)
+    _save(scan, _mention_values(scan, components), f"Component-{depth}")
 
 
-def _mention(scan: _Scan, name: str, kept: pa.Table) -> None:
-    """What must be looked up: references, codings and units."""
-    for column in ("subject", "encounter", *(("medication",) if name in DRUGS else ())):
-        _insert_distinct(scan, "refs", kept, [column])
+def _mention(scan: _Scan, name: str, kept: pa.Table) -> pa.Table:
+    """Note what must be looked up: references, codings and quantities; numbers stand for the first and the last."""
+    for column in REFERENCES:
+        if column in kept.column_names:
+            kept = _number_references(scan, kept, column)
     if name == "Observation":
-        _mention_values(scan, kept)
-        return
-    mentioned = {CODES[name]: "code"} | ({"route": "route"} if name in DRUGS else {})
-    for coded, column in mentioned.items():
-        _insert_distinct(scan, "codings", kept, [column], first=f"'{coded}', ")
+        return _mention_values(scan, kept)
+    _mention_codings(scan, kept, "code", of=CODES[name])
+    if name in DRUGS:
+        _mention_codings(scan, kept, "route", of="route")
+    return kept
 
 
-def _mention_values(scan: _Scan, values: pa.Table) -> None:
-    _insert_distinct(scan, "codings", values, ["coding"], first="'value', ")
-    _insert_distinct(scan, "quantities", values, ["code", "unit_system", "unit_code", "unit_text"])
+def _mention_values(scan: _Scan, values: pa.Table) -> pa.Table:
+    _mention_codings(scan, values, "coding", of="value")
+    return _number_quantities(scan, values)
 
 
-def _insert_distinct(
-    scan: _Scan, table: str, rows: pa.Table, columns: Sequence[str], *, first: str = ""
-) -> None:
-    """Add the distinct rows whose first column is given."""
+def _mention_codings(scan: _Scan, rows: pa.Table, column: str, *, of: str) -> None:
+    codings = rows.select([column]).rename_columns(["json"])
     scan.sql(
-        f"INSERT INTO {table} SELECT DISTINCT {first}{', '.join(columns)} FROM mentioned WHERE {columns[0]} IS NOT NULL",
-        mentioned=rows.select(columns),
+        f"INSERT INTO codings SELECT DISTINCT '{of}', json FROM mentioned WHERE json IS NOT NULL",
+        mentioned=codings,
     )
+
+
+def _number_references(scan: _Scan, rows: pa.Table, column: str) -> pa.Table:
+    """The rows with keyed numbers for the references of a column, which are noted in ``refs``."""
+    encoded = _encoded(rows.column(column))
+    numbers = pa.array(keyed_ids(encoded.dictionary.to_pylist(), site_secret=scan.secret), pa.int64())
+    scan.sql(
+        "INSERT INTO refs FROM mentioned",
+        mentioned=pa.Table.from_arrays([numbers, encoded.dictionary], names=["number", "ref"]),
+    )
+    return _with(rows, **{column: numbers.take(encoded.indices)})
+
+
+def _number_quantities(scan: _Scan, rows: pa.Table) -> pa.Table:
+    """The rows with keyed numbers for what was measured in which unit, which are noted in ``quantities``."""
+    kinds = _alike([rows.column(column) for column in QUANTITY])
+    first = np.zeros(kinds.max(initial=-1) + 1, np.int64)
+    first[kinds[::-1]] = np.arange(len(kinds))[::-1]
+    distinct = rows.select(QUANTITY).take(first)
+    spelt = [msgspec.json.encode(list(each.values())).decode() for each in distinct.to_pylist()]
+    numbers = pa.array(keyed_ids(spelt, site_secret=scan.secret), pa.int64())
+    numbers = pc.if_else(pc.is_valid(distinct.column("code")), numbers, None).combine_chunks()
+    scan.sql(
+        "INSERT INTO quantities FROM mentioned WHERE number IS NOT NULL",
+        mentioned=distinct.add_column(0, "number", numbers),
+    )
+    return _with(rows.drop_columns(list(QUANTITY)), quantity=numbers.take(pa.array(kinds)))
+
+
+def _alike(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """The same number for the same values, from 0."""
+    kinds = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        encoded = _encoded(column)
+        places = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
+        combined = pa.array(kinds * (len(encoded.dictionary) + 1) + places).dictionary_encode()
+        kinds = combined.indices.to_numpy().astype(np.int64)
+    return kinds
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    return column.combine_chunks().dictionary_encode()

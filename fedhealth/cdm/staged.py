@@ -3,7 +3,8 @@
 Every staged resource has ``seq`` (unique in the run), ``piece`` and ``line`` (where it came from), ``id``, ``key``
 (its keyed id), ``updated`` and ``version`` (which of two is newer) and ``verdict`` (0, or the number of the
 first check that it fails). Persons, encounters, organisations and medications keep all their parsed fields besides;
-events keep the columns below, narrow and flat, as there are so many.
+events keep the columns below, narrow and flat, as there are so many. Of these ``REFERENCES`` and ``QUANTITY`` are few
+texts on many rows: a keyed number stands for them, and the tables ``refs`` and ``quantities`` say which.
 """
 
 from fedhealth.fhir.resources import FOREIGN, SHAPES
@@ -32,6 +33,11 @@ CODES = {"Condition": "condition", "Procedure": "procedure", "Observation": "mea
     DRUGS, "drug"
 )
 """The field of the vocabulary that an event's code belongs to."""
+
+
+REFERENCES = ("subject", "encounter", "medication")
+QUANTITY = ("code", "unit_system", "unit_code", "unit_text")
+"""The columns of a value that together say what was measured in which unit: one number, ``quantity``."""
 
 
 def _value(of: str) -> dict[str, str]:
@@ -64,9 +70,7 @@ _DRUG = {
 }
 
 
-def _when(name: str) -> dict[str, str]:
-    text = TIMES[name]
-    return {"day": f"day_of({text})", "time": f"moment({text})", "is_dated": f"({text}) IS NOT NULL"}
+_WHEN = {"day": "coalesce(time::DATE, day_of(told))", "time": "time", "is_dated": "told IS NOT NULL"}
 
 
 _OF = {"subject": "subject.reference", "encounter": "encounter.reference"}
@@ -114,6 +118,18 @@ _EVENT_COLUMNS: dict[str, dict[str, str]] = {
 def staged_columns(name: str) -> dict[str, str]:
     """Name and SQL of the columns that a scan keeps of a type."""
     if name in TIMES:
-        return {**_EVENT_COLUMNS[name], **_when(name)}
+        return {**_EVENT_COLUMNS[name], **_WHEN}
     left = {"id", "meta", *FOREIGN[name]} - ({"subject"} if name == "Consent" else set())
     return {field: f'"{field}"' for field in SHAPES[name].names if field not in left}
+
+
+def parsed_fields(name: str, texts: str) -> str:
+    """SQL for the rows of ``texts`` with the fields of the type in their column ``text``.
+
+    Of an event also ``told``, the text of its time, and ``time``: read once, whatever asks for them.
+    """
+    parsed = f"SELECT *, from_json(text, '{SHAPES[name].fields}') AS parsed FROM {texts}"
+    fields = f"SELECT * EXCLUDE (parsed), unnest(parsed) FROM ({parsed})"
+    if name not in TIMES:
+        return fields
+    return f"SELECT *, moment(told) AS time FROM (SELECT *, {TIMES[name]} AS told FROM ({fields}))"

@@ -32,8 +32,8 @@ SMALL_TABLES = {
     "tally": "what VARCHAR, name VARCHAR, detail VARCHAR, n BIGINT",
     "deleted": "ref VARCHAR, stamp VARCHAR",
     "codings": "field VARCHAR, json VARCHAR",
-    "quantities": "code VARCHAR, unit_system VARCHAR, unit_code VARCHAR, unit_text VARCHAR",
-    "refs": "ref VARCHAR",
+    "quantities": "number BIGINT, code VARCHAR, unit_system VARCHAR, unit_code VARCHAR, unit_text VARCHAR",
+    "refs": "number BIGINT, ref VARCHAR",
     "urls": "url VARCHAR, ref VARCHAR",
     "samples": "type VARCHAR, key BIGINT, seq BIGINT, piece INTEGER, line BIGINT, id VARCHAR, text VARCHAR",
     "known": "seq BIGINT, type VARCHAR, piece INTEGER, line BIGINT, id VARCHAR, digest VARCHAR, "
@@ -108,6 +108,25 @@ def read_plan(work: Path) -> Plan:
     return Plan.model_validate_json((work / "plan.json").read_bytes())
 
 
+_SEQ_BITS, _BLOCK_BITS = 32, 12
+
+
+def block_name(part: int, number: int) -> str:
+    """The name of the ``number``-th block of a part."""
+    return f"{part:06d}-{number:04d}"
+
+
+def first_seq(block: str) -> int:
+    """The first ``seq`` of a block."""
+    part, number = map(int, block.split("-"))
+    return (((part << _BLOCK_BITS) + number) << _SEQ_BITS) + 1
+
+
+def last_seq(block: str) -> int:
+    """The last ``seq`` that a block can have."""
+    return first_seq(block) + (1 << _SEQ_BITS) - 1
+
+
 _SILENT = "SET enable_progress_bar = false"
 """For a session: else a query of seconds draws a bar on standard output."""
 
@@ -171,8 +190,10 @@ def _open_once(work: Path, time_zone: str) -> duckdb.DuckDBPyConnection:
 
 
 def save(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    """Write the rows of a query as an intermediate Parquet file."""
-    database.execute(f"COPY ({query}) TO '{quoted(path)}' (FORMAT parquet, COMPRESSION lz4_raw)")
+    """Write the rows of a query as an intermediate Parquet file, in row groups that fit the cache."""
+    database.execute(
+        f"COPY ({query}) TO '{quoted(path)}' (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 16384)"
+    )
 
 
 def quoted(path: Path) -> str:

@@ -14,11 +14,12 @@ from typing import IO, cast
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fedhealth.errors import ConfigError, DataError
 
 MEBI = 2**20
-PART_BYTES = 64 * MEBI
+PART_BYTES = 96 * MEBI
 """Bytes of JSON that one part has about, if there are so many."""
 BLOCK_BYTES = 8 * MEBI
 """Bytes of one read: below 32 MiB, above which every block of memory is new pages."""
@@ -91,7 +92,9 @@ def plan_parts(paths: Sequence[Path]) -> tuple[tuple[Piece, ...], ...]:
     for file, path in enumerate(paths):
         size = path.stat().st_size
         if path.name.endswith(NDJSON) and size > PART_BYTES:
-            step = -(-size // round(size / PART_BYTES))  # equal ranges: a short last one costs as much as a long one
+            step = -(
+                -size // round(size / PART_BYTES)
+            )  # equal ranges: a short last one costs as much as a long one
             parts += [(Piece(file, start, start + step),) for start in range(0, size, step)]
             continue
         weight = size * _GZIP_GUESS if path.name.endswith(".gz") else size
@@ -203,9 +206,9 @@ def _ndjson(
         cut = chunk.rfind(b"\n") + 1
         rest = chunk[cut:] if cut else begun + chunk
         if cut:
-            data = b"".join((begun, memoryview(chunk)[:cut]))
-            yield lines_block(data, first=first)
-            first += data.count(b"\n")
+            ends = _line_ends(data := b"".join((begun, memoryview(chunk)[:cut])))
+            yield lines_block(data, first=first, ends=ends)
+            first += len(ends)
         if len(rest) > MAX_TEXT_BYTES:
             position += _skip_line(stream)
             rest = b""
@@ -227,17 +230,21 @@ def _skip_line(stream: IO[bytes]) -> int:
     return skipped
 
 
-def lines_block(data: bytes, *, first: int) -> pa.Table:
+def _line_ends(data: bytes) -> NDArray[np.int64]:
+    """The places behind the line ends; the end of ``data`` is one."""
+    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 10) + 1
+    return ends if len(ends) and ends[-1] == len(data) else np.append(ends, len(data))
+
+
+def lines_block(data: bytes, *, first: int, ends: NDArray[np.int64] | None = None) -> pa.Table:
     """The lines of ``data``, blank ones left out; lines that are not UTF-8 have the state ``not_utf8``."""
     try:
         if not data.isascii():  # many times faster than to decode
             data.decode()
     except UnicodeDecodeError:
         return _odd_lines(data, first=first)
-    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 10) + 1
-    if not len(ends) or ends[-1] != len(data):
-        ends = np.append(ends, len(data))
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
+    ends = _line_ends(data) if ends is None else ends
+    offsets = np.concatenate([[0], ends])
     texts = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
     table = _table(np.arange(first, first + len(ends)), texts)
     spaced = np.flatnonzero(np.frombuffer(data, dtype=np.uint8)[offsets[:-1]] <= ord(" "))

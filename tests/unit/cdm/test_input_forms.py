@@ -78,6 +78,43 @@ def test_every_form_of_the_same_resources_gives_the_same_tables(load, plain, for
     assert left == plain.account.resources
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"resourceType":"Observation","id":"x"',
+        '{"resourceType":"Patient","id":"x"}}',
+        '{"resourceType":"Bundle",',
+    ],
+)
+def test_what_only_begins_like_a_resource_is_quarantined_and_all_else_is_loaded(load, plain, broken):
+    compact = "\n".join(json.dumps(resource, separators=(",", ":")) for resource in small_hospital())
+    for text in (f"{broken}\n{compact}", f"{compact}\n{broken}"):
+        loaded = load(files={"a.ndjson": text.encode()})
+        assert loaded.digests() == plain.digests()
+        assert loaded.account.resources["unknown"].quarantined == {"not_json": 1}
+        assert loaded.account.resources["Observation"] == plain.account.resources["Observation"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"subject": {"reference": "Patient/ada"}}, {"subject": {"reference": "Patient/bo"}}),
+        ({"encounter": {"reference": "Encounter/stay"}}, {"encounter": {"reference": "Encounter/none"}}),
+        ({"valueQuantity": {"value": 5, "unit": "mg/dL"}}, {"valueQuantity": {"value": 5, "unit": "mmol/L"}}),
+    ],
+)
+def test_versions_that_say_the_same_of_their_age_are_told_apart_by_what_they_say(load, one, other):
+    around = [patient("ada"), patient("bo"), encounter("stay")]
+    versions = [observation("sugar", "2345-7", 100, "mg/dL", **fields) for fields in (one, other)]
+    loads = [
+        load(files={"a.ndjson": lines([*around, first]), "b.ndjson": lines([second])})
+        for first, second in (versions, reversed(versions))
+    ]
+    assert loads[0].digests() == loads[1].digests()
+    assert loads[0].account.resources["Observation"].excluded == {"duplicate": 1}
+    assert loads[0].rows("measurement") == load([*around, *versions]).rows("measurement")
+
+
 def test_many_rows_in_another_order_and_with_more_threads_give_the_same_tables(load):
     people = [patient(f"p{n}", birthDate=f"{1930 + n % 80}-01-01") for n in range(3000)]
     assert load(people).digests() == load(people[::-1], workers=4).digests()
