@@ -91,7 +91,7 @@ def _map_type(
         make_items(database, [path for path in components if path.exists()], infer=infer, site_secret=secret)
     tables = make_rows(database, name)
     for table in tables:
-        save(database, f"FROM out_{table}", folder / f"{table}-{name}.parquet")
+        save(database, f"SELECT * EXCLUDE (seq, link) FROM out_{table}", folder / f"{table}-{name}.parquet")
         database.execute(
             f"INSERT INTO tally SELECT 'link', '{table}', link, count(*) FROM out_{table} GROUP BY link"
         )
@@ -212,10 +212,10 @@ JOIN detail s ON s.person_id = e.person_id AND s.visit_id = e.visit_id
 GROUP BY e.seq
 """
 
-_ALL_BY_REFERENCE = "CREATE OR REPLACE TEMP VIEW kept AS FROM event WHERE outcome = 0"
+_KEPT = "CREATE OR REPLACE TEMP VIEW kept AS FROM {table} WHERE outcome = 0"
 
-_KEPT = """
-CREATE OR REPLACE TEMP VIEW kept AS
+_LINKED = """
+CREATE OR REPLACE TEMP TABLE linked AS
 SELECT e.* REPLACE (coalesce(e.visit_id, t.visit_id) AS visit_id, coalesce(e.detail_id, d.detail_id) AS detail_id,
                     CASE WHEN t.visit_id IS NOT NULL THEN 'time' ELSE link END AS link)
 FROM event e LEFT JOIN by_time t USING (seq) LEFT JOIN by_detail d USING (seq) WHERE outcome = 0
@@ -229,4 +229,6 @@ def _link_by_time(database: duckdb.DuckDBPyConnection) -> None:
     found = database.execute(
         "SELECT 1 FROM (SELECT seq FROM by_time UNION ALL SELECT seq FROM by_detail) LIMIT 1"
     ).fetchone()
-    database.execute(_ALL_BY_REFERENCE if found is None else _KEPT)
+    if found is not None:
+        database.execute(_LINKED)
+    database.execute(_KEPT.format(table="event" if found is None else "linked"))

@@ -81,7 +81,7 @@ def _view_rows(database: duckdb.DuckDBPyConnection, work: Path) -> None:
             database.execute(f"CREATE VIEW out_{table} AS FROM {saved(work, 'map', f'{table}-*')}")
         else:
             columns = ", ".join(f"{column.name} {column.type}" for column in TABLES[table].columns)
-            database.execute(f"CREATE TABLE out_{table} (seq BIGINT, {columns}, link VARCHAR, ref VARCHAR)")
+            database.execute(f"CREATE TABLE out_{table} ({columns}, ref VARCHAR)")
 
 
 def _view_left(database: duckdb.DuckDBPyConnection, work: Path, plan: Plan) -> None:

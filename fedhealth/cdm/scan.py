@@ -255,15 +255,16 @@ def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
     parsed = scan.query(
         f"""
 SELECT * EXCLUDE (text), CASE WHEN verdict > 0 THEN sha256(text) END AS digest FROM (
-  SELECT seq, piece, line, full_url, text, {_ID} AS id, meta.lastUpdated AS updated,
+  SELECT text, {_ID} AS id, meta.lastUpdated AS updated,
          try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, {notes_sql(name)} AS notes{columns},
          CASE WHEN {_VERSION} OR {foreign} THEN 'fhir_version'
               WHEN r.id IS NULL THEN 'missing_id' WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
   FROM ({parsed_fields(name, "texts")}) r)""",
-        texts=texts.select(["seq", "piece", "line", "full_url", "fhir_version", "text"]),
+        texts=texts.select(["fhir_version", "text"]),
     )
     keys = keyed_ids(parsed.column("id").to_pylist(), of=name, site_secret=scan.secret)
-    return _with(parsed, key=pa.array(keys, pa.int64()))
+    places = {column: texts.column(column) for column in ("seq", "piece", "line", "full_url")}
+    return _with(parsed, **places, key=pa.array(keys, pa.int64()))
 
 
 def _leave_unfit(scan: _Scan, name: str, texts: pa.Table, parsed: pa.Table) -> pa.Table:
