@@ -17,7 +17,10 @@ LOADS = """
 import os
 from distributed import LocalCluster
 from prefect.client.orchestration import get_client
+from fedhealth.fhir import files
 from flows.site.prepare_data import data_runner, prepare_data
+
+files.PART_BYTES = 16 * files.MEBI  # several parts of a small hospital
 
 def load(cdm, **environ):
     flow = prepare_data.with_options(task_runner=data_runner(environ))
