@@ -34,6 +34,7 @@ def found(system, code, field, site_map=NONE):
         (ACT, "IMP", "class", (9201, "shipped")),
         (ACT, "IMP", "disposition", (0, "none")),
         (DISPOSITION, "exp", "disposition", (32218, "shipped")),
+        ("http://www.nubc.org/patient-discharge", "06", "disposition", (38004519, "shipped")),
         (LOINC, "8867-4", "drug", (0, "none")),
     ],
 )
