@@ -15,30 +15,42 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Attrition:
-    """The steps in order, exact: it stays at the site. ``positives`` are the final rows with label 1.
+class Known:
+    """The rows of which one outcome's label is known, and the patients whose rows they are."""
 
-    ``notes`` are counts that stand beside the steps, such as visits that end before they start.
+    outcome: str
+    rows: int
+    patients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attrition:
+    """The steps in order, exact: it stays at the site.
+
+    ``known`` is about the final rows, one entry an outcome. ``notes`` are counts that stand beside the steps, such as
+    visits that end before they start.
     """
 
     steps: tuple[Step, ...]
-    positives: int
+    known: tuple[Known, ...] = ()
     notes: tuple[tuple[str, int], ...] = ()
 
     def public(self) -> list[dict[str, str | int | None]]:
-        """Patients after each step, with small cells hidden.
+        """Patients after each step, and with several outcomes those of whom each is known; small cells are hidden.
 
-        Guarantees: no number shown is 1-10, and no difference between two numbers shown next to one another
-        (the patients who left) is 1-10; what is hidden is None.
+        Guarantees: no number shown is 1-10, and no difference between two numbers shown (the patients who left,
+        or of whom one outcome is known and not another) is 1-10; what is hidden is None.
         """
-        shown: list[dict[str, str | int | None]] = []
-        last: int | None = None
-        for step in self.steps:
-            n = step.patients
-            is_safe = _is_safe(n) and (last is None or _is_safe(abs(last - n)))
-            shown.append({"step": step.name, "patients": n if is_safe else None})
-            last = n if is_safe else last
-        return shown
+        counts = [(step.name, step.patients) for step in self.steps]
+        if len(self.known) > 1:
+            counts += [(f"{one.outcome} is known", one.patients) for one in self.known]
+        shown: list[int] = []
+        table: list[dict[str, str | int | None]] = []
+        for name, n in counts:
+            is_safe = _is_safe(n) and all(_is_safe(abs(other - n)) for other in shown)
+            table.append({"step": name, "patients": n if is_safe else None})
+            shown += [n] if is_safe else []
+        return table
 
 
 def _is_safe(n: int) -> bool:

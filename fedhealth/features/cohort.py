@@ -1,265 +1,120 @@
-"""Episodes of stay, index rules and labels: which stays make a row, and what happened after the prediction.
+"""Which index visits make rows, when, and with what labels.
 
-Every episode gets the first rule that excludes it; the rules' order is the order of the attrition table.
+Every row gets the first rule that excludes it; the rules' order is the order of the attrition table. With one outcome a
+row whose label cannot be known leaves; with several it stays as long as one of its labels is known.
 """
-
-from dataclasses import dataclass
 
 import duckdb
 
-from fedhealth.features.attrition import Attrition, Step
-from fedhealth.features.value_sets import (
-    ACUTE_TRANSFER_CONCEPTS,
-    AGAINST_ADVICE_CONCEPTS,
-    EXPIRED_CONCEPTS,
-    INPATIENT_CONCEPTS,
-    sql_list,
-)
-from fedhealth.study.language import Death, Readmission
+from fedhealth.features.attrition import Attrition, Known, Step
+from fedhealth.features.episodes import find_stays, visits_that_end_early
+from fedhealth.features.outcomes import OutcomeSql, outcome_sql
+from fedhealth.features.prediction import make_predictions
+from fedhealth.features.rules import Rule, event_rules, exclusions, index_rules, make_facts
 from fedhealth.study.spec import Study
 
-# Stays whose next start is within 24 h of the latest end so far are one episode (a transfer chain). A visit
-# without an end is still open: whatever starts later belongs to it.
-_EPISODES = f"""
-CREATE TEMP TABLE episode AS
-WITH stay AS (
-  SELECT *, coalesce(ended, TIMESTAMP '9999-12-31') AS until
-  FROM visit WHERE concept_id IN {sql_list(INPATIENT_CONCEPTS)} AND coalesce(ended >= began, true)
-), marked AS (
-  SELECT *, max(until) OVER (PARTITION BY person_id ORDER BY began, until, visit_id
-                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS so_far
-  FROM stay
-), chained AS (
-  SELECT *, count(*) FILTER (WHERE so_far IS NULL OR began > so_far + INTERVAL 24 HOUR)
-              OVER (PARTITION BY person_id ORDER BY began, until, visit_id) AS chain
-  FROM marked
-)
-SELECT min_by(visit_id, (began, until, visit_id)) AS episode_id, person_id, min(began) AS began,
-       max(until) AS ended, bool_or(ended IS NULL) AS is_open,
-       min_by(is_emergency, (began, until, visit_id)) AS is_emergency,
-       min_by(is_planned, (began, until, visit_id)) AS is_planned,
-       max_by(discharged_to, (until, began, visit_id)) AS discharged_to
-FROM chained GROUP BY person_id, chain
-"""
-
-# In-hospital death: the disposition first, then a recorded death within the stay or on its last day.
-_STAYS = f"""
-CREATE TEMP TABLE candidate AS
-WITH joined AS (
-  SELECT e.*, {{prediction}} AS predicted, d.died_on, d.died_at, o.until AS observed_until,
-         coalesce(p.birth_datetime::DATE,
-                  make_date(p.year_of_birth, coalesce(p.month_of_birth, 1),
-                            coalesce(p.day_of_birth, 1))) AS born,
-         p.gender_concept_id
-  FROM episode e JOIN person p USING (person_id)
-  LEFT JOIN dead d USING (person_id) LEFT JOIN observed o USING (person_id)
-)
-SELECT *, date_sub('year', born, began::DATE) AS age,
-       coalesce(discharged_to IN {sql_list(EXPIRED_CONCEPTS)}, false)
-         OR coalesce(died_on BETWEEN began::DATE AND ended::DATE, false) AS died_in_stay,
-       CASE WHEN died_at BETWEEN began AND ended THEN died_at ELSE ended END AS died_in_stay_at
-FROM joined
-"""
-
-_NEXT_STAY = """
-CREATE TEMP TABLE following AS
-SELECT c.episode_id, min_by(n.is_planned, n.began) AS is_planned, min(n.began) AS began
-FROM candidate c JOIN episode n ON n.person_id = c.person_id AND n.began > c.ended
-GROUP BY c.episode_id
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One exclusion: its name in the attrition table, and the SQL condition of the stays that leave."""
-
-    name: str
-    leaves: str
+_UNITS = {
+    "inpatient": "inpatient stays",
+    "emergency": "emergency visits",
+    "outpatient": "outpatient visits",
+    "any": "stays and visits",
+}
 
 
 def select_cohort(database: duckdb.DuckDBPyConnection, study: Study) -> Attrition:
-    """Find the index stays and their labels; leaves them in the table ``index_stay``.
+    """Find the rows and their labels; leaves them in the table ``index_stay``.
 
-    ``index_stay`` has row_id (0.., in the order of the keyed ids), person_id, episode_id, began,
-    predicted, label and what the static features need. Labels are 0 or 1 and never missing: a stay whose
-    label cannot be known leaves the cohort with its reason.
+    ``index_stay`` has row_id (0.., in the order of the keyed ids and the time of the prediction), person_id,
+    episode_id, began, ended, predicted, what is known of the person and the stay, and label_0, label_1, ... in the
+    order of the study's targets, NULL where a label is not known.
 
     Returns:
       The exact attrition, which stays at the site.
     """
-    database.execute(_EPISODES)
-    at = study.prediction
-    prediction = (
-        "e.ended" if at.at == "discharge" else f"e.began + INTERVAL '{_microseconds(at.plus_h or 0)}'"
-    )
-    database.execute(_STAYS.format(prediction=prediction))
-    database.execute(_NEXT_STAY)
-    _measured_hours(database)
-    rules = (*_index_rules(study), *_exclusions(study), *_outcome_rules(study))
+    find_stays(database, study)
+    make_predictions(database, study.prediction)
+    joins = make_facts(database, study)
+    forms = [outcome_sql(outcome, study) for outcome in study.outcomes.values()]
+    for number, form in enumerate(forms):
+        _make_outcome(database, form, number=number)
+        joins += f" LEFT JOIN outcome_{number} o{number} USING (episode_id, predicted)"
+    rules = _one_task(study, forms[0]) if len(forms) == 1 else _several_tasks(study, len(forms))
     cases = " ".join(f"WHEN coalesce({rule.leaves}, false) THEN {i}" for i, rule in enumerate(rules))
+    labels = ", ".join(f"{_label(study, form, i)} AS label_{i}" for i, form in enumerate(forms))
     database.execute(
         f"""
         CREATE TEMP TABLE decided AS
-        SELECT c.*, CASE {cases} ELSE {len(rules)} END AS rule, ({_label(study)})::INTEGER AS label
-        FROM candidate c LEFT JOIN following f USING (episode_id) LEFT JOIN measured m USING (episode_id)
+        SELECT c.*, CASE {cases} ELSE {len(rules)} END AS rule, {labels} FROM candidate c {joins}
         """
     )
-    kept = _take(database, study, rules=len(rules))
-    return _attrition(database, rules, take=study.cohort.index.take, kept=kept)
+    _take(database, study, rules=len(rules))
+    return _attrition(database, study, rules)
 
 
-def _microseconds(hours: float) -> str:
-    return f"{round(hours * 3_600_000_000)} microseconds"
-
-
-def _measured_hours(database: duckdb.DuckDBPyConnection) -> None:
-    """Hours with a value of the series features from admission to prediction, and the longest gap."""
+def _make_outcome(database: duckdb.DuckDBPyConnection, form: OutcomeSql, *, number: int) -> None:
+    """One outcome of every candidate: its label, the first rule by which it is not known, the time of the event."""
+    cases = " ".join(f"WHEN coalesce({rule.leaves}, false) THEN {i}" for i, rule in enumerate(form.rules))
     database.execute(
-        """
-        CREATE TEMP TABLE measured AS
-        WITH times AS (
-          SELECT DISTINCT c.episode_id, c.began, c.predicted, v.moment
-          FROM candidate c JOIN value v
-            ON v.person_id = c.person_id AND v.moment BETWEEN c.began AND c.predicted
-        ), gaps AS (
-          SELECT *, moment - lag(moment, 1, began) OVER (PARTITION BY episode_id ORDER BY moment) AS before
-          FROM times
-        )
-        SELECT episode_id, count(DISTINCT floor(epoch(moment - began) / 3600)) AS hours,
-               greatest(max(epoch(before)), epoch(any_value(predicted) - max(moment))) / 3600 AS gap_h
-        FROM gaps GROUP BY episode_id
+        f"""
+        CREATE TEMP TABLE outcome_{number} AS
+        SELECT * EXCLUDE (written), CASE WHEN unknown IS NULL THEN written END AS label FROM (
+          SELECT episode_id, predicted, CASE {cases} END AS unknown, ({form.label})::DOUBLE AS written,
+                 ({form.event or "NULL"})::TIMESTAMP AS event
+          FROM candidate c LEFT JOIN ({form.facts}) o USING (episode_id))
         """
     )
 
 
-def _index_rules(study: Study) -> list[Rule]:
-    rules = [Rule("the stay has ended", "c.is_open"), Rule("has a birth date", "c.born IS NULL")]
-    if study.cohort.age.min is not None:
-        rules.append(Rule(f"age at least {study.cohort.age.min}", f"c.age < {study.cohort.age.min}"))
-    if study.cohort.age.max is not None:
-        rules.append(Rule(f"age at most {study.cohort.age.max}", f"c.age > {study.cohort.age.max}"))
-    return rules
+def _one_task(study: Study, form: OutcomeSql) -> list[Rule]:
+    unknown = [Rule(rule.name, f"o0.unknown = {i}") for i, rule in enumerate(form.rules)]
+    return [*index_rules(study), *exclusions(study, event="o0.event"), *unknown]
 
 
-def _exclusions(study: Study) -> list[Rule]:
-    exclude, rules = study.cohort.exclude, []
-    if exclude.stay_under_h is not None:
-        limit = _microseconds(exclude.stay_under_h)
-        rules.append(
-            Rule(f"stays at least {exclude.stay_under_h:g} h", f"c.ended < c.began + INTERVAL '{limit}'")
-        )
-    if exclude.event_before_h is not None:
-        limit, event = _microseconds(exclude.event_before_h), _event_time(study)
-        rules.append(
-            Rule(f"no event before {exclude.event_before_h:g} h", f"{event} < c.began + INTERVAL '{limit}'")
-        )
-    if exclude.measured_hours_under is not None:
-        hours = exclude.measured_hours_under
-        rules.append(Rule(f"measured in at least {hours} h", f"coalesce(m.hours, 0) < {hours}"))
-    if exclude.gap_over_h is not None:
-        rules.append(
-            Rule(
-                f"no gap over {exclude.gap_over_h:g} h",
-                f"coalesce(m.gap_h, epoch(c.predicted - c.began) / 3600) > {exclude.gap_over_h!r}",
-            )
-        )
-    return rules
+def _several_tasks(study: Study, tasks: int) -> list[Rule]:
+    """An event that comes early costs its own label alone, unless it ends the stay."""
+    unknown = " AND ".join(f"o{number}.label IS NULL" for number in range(tasks))
+    return [*index_rules(study), *exclusions(study, event=None), Rule("a label is known", unknown)]
 
 
-def _event_time(study: Study) -> str:
-    """SQL for the time of the outcome, NULL where it does not happen."""
-    outcome = study.outcome
-    if isinstance(outcome, Death) and outcome.within == "stay":
-        return "CASE WHEN c.died_in_stay THEN c.died_in_stay_at END"
-    if isinstance(outcome, Death):
-        return "CASE WHEN c.died_in_stay THEN c.died_in_stay_at ELSE c.died_at END"
-    return "f.began"
+def _label(study: Study, form: OutcomeSql, number: int) -> str:
+    early = event_rules(study, event=f"o{number}.event") if form.event else []
+    cases = " ".join(f"WHEN coalesce({rule.leaves}, false) THEN NULL" for rule in early)
+    return f"CASE {cases} ELSE o{number}.label END" if cases else f"o{number}.label"
 
 
-def _outcome_rules(study: Study) -> list[Rule]:
-    outcome = study.outcome
-    if isinstance(outcome, Readmission):
-        return _readmission_rules(outcome)
-    if study.prediction.at == "admission":
-        rules = [Rule("still in hospital at the prediction", "c.ended <= c.predicted")]
-    else:
-        rules = [Rule("alive at the prediction", "c.died_in_stay")]
-    rules.append(Rule("no event by the prediction", f"{_event_time(study)} <= c.predicted"))
-    if isinstance(outcome, Death) and outcome.within_days is not None:
-        unseen = f"{_event_time(study)} IS NULL AND NOT {_followed('c.began', outcome.within_days)}"
-        rules.append(Rule(f"followed for {outcome.within_days} days", unseen))
-    return rules
-
-
-def _readmission_rules(outcome: Readmission) -> list[Rule]:
-    leaves = {
-        "died_in_stay": ("discharged alive", "c.died_in_stay"),
-        "left_against_advice": (
-            "not against advice",
-            f"c.discharged_to IN {sql_list(AGAINST_ADVICE_CONCEPTS)}",
-        ),
-        "transferred_acute": (
-            "not transferred to acute care",
-            f"c.discharged_to IN {sql_list(ACUTE_TRANSFER_CONCEPTS)}",
-        ),
-    }
-    rules = [Rule("in hospital until the prediction", "c.ended < c.predicted")]
-    rules += [Rule(*leaves[reason]) for reason in outcome.missing_if]
-    days = outcome.follow_up_days
-    return [*rules, Rule(f"followed for {days} days", f"NOT ({_followed('c.ended', days)})")]
-
-
-def _followed(start: str, days: int) -> str:
-    """SQL: seen for so many days, where death counts as seen."""
-    end = f"{start}::DATE + {days}"
-    return f"(coalesce(c.observed_until >= {end}, false) OR coalesce(c.died_on <= {end}, false))"
-
-
-def _label(study: Study) -> str:
-    """SQL for the label; NULL never, since unknown ones left by a rule."""
-    outcome = study.outcome
-    if isinstance(outcome, Readmission):
-        # The first stay after discharge decides: if it is planned, later ones in the window do not count.
-        within = f"f.began <= c.ended + INTERVAL {outcome.within_days} DAY"
-        return f"coalesce({within} AND NOT f.is_planned, false)"
-    if isinstance(outcome, Death) and outcome.within_days is not None:
-        return f"coalesce({_event_time(study)} <= c.began + INTERVAL {outcome.within_days} DAY, false)"
-    return "c.died_in_stay"
-
-
-def _take(database: duckdb.DuckDBPyConnection, study: Study, *, rules: int) -> tuple[int, int, int]:
-    """Keep every, the first or the last eligible stay of a patient; returns stays, patients and positives."""
+def _take(database: duckdb.DuckDBPyConnection, study: Study, *, rules: int) -> None:
+    """Keep the rows of every, the first or the last eligible stay of a patient, as ``index_stay``."""
     order = {"every": "0", "first": "began", "last": "began DESC"}[study.cohort.index.take]
-    rank = "1" if order == "0" else f"row_number() OVER (PARTITION BY person_id ORDER BY {order}, episode_id)"
+    rank = "1" if order == "0" else f"dense_rank() OVER (PARTITION BY person_id ORDER BY {order}, episode_id)"
     database.execute(
         f"""
         CREATE TEMP TABLE index_stay AS
-        SELECT *, row_number() OVER (ORDER BY person_id, episode_id) - 1 AS row_id
+        SELECT *, row_number() OVER (ORDER BY person_id, episode_id, predicted) - 1 AS row_id
         FROM (SELECT *, {rank} AS turn FROM decided WHERE rule = {rules}) WHERE turn = 1
         """
     )
-    stays, patients, positives = database.execute(
-        "SELECT count(*), count(DISTINCT person_id), coalesce(sum(label), 0) FROM index_stay"
-    ).fetchall()[0]
-    return int(stays), int(patients), int(positives)
 
 
-def _attrition(
-    database: duckdb.DuckDBPyConnection, rules: tuple[Rule, ...], *, take: str, kept: tuple[int, int, int]
-) -> Attrition:
-    steps = [Step("inpatient stays", *_count(database, "SELECT person_id FROM decided"))]
+def _attrition(database: duckdb.DuckDBPyConnection, study: Study, rules: list[Rule]) -> Attrition:
+    visit, take = study.cohort.index.visit, study.cohort.index.take
+    steps = [Step(_UNITS[visit], *_count(database, "FROM decided"))]
     for position, rule in enumerate(rules):
-        left = _count(database, f"SELECT person_id FROM decided WHERE rule > {position}")
-        steps.append(Step(rule.name, *left))
+        steps.append(Step(rule.name, *_count(database, f"FROM decided WHERE rule > {position}")))
     if take != "every":
-        steps.append(Step(f"the {take} of a patient", kept[0], kept[1]))
-    turned = f"concept_id IN {sql_list(INPATIENT_CONCEPTS)} AND ended < began"
-    dropped = _count(database, f"SELECT person_id FROM visit WHERE {turned}")[0]
-    return Attrition(tuple(steps), positives=kept[2], notes=(("visits that end before they start", dropped),))
+        steps.append(Step(f"the {take} of a patient", *_count(database, "FROM index_stay")))
+    known = []
+    for number, name in enumerate(study.outcomes):
+        of = f"FROM index_stay WHERE label_{number} IS NOT NULL"
+        known.append(Known(name, *_number(database, f"count(*), count(DISTINCT person_id) {of}")))
+    turned = _number(database, f"count(*), 0 FROM ({visits_that_end_early(visit)})")[0]
+    return Attrition(tuple(steps), tuple(known), notes=(("visits that end before they start", turned),))
 
 
-def _count(database: duckdb.DuckDBPyConnection, query: str) -> tuple[int, int]:
-    stays, patients = database.execute(
-        f"SELECT count(*), count(DISTINCT person_id) FROM ({query})"
-    ).fetchall()[0]
-    return int(stays), int(patients)
+def _count(database: duckdb.DuckDBPyConnection, source: str) -> tuple[int, int]:
+    """Stays and patients of some rows."""
+    return _number(database, f"count(DISTINCT episode_id), count(DISTINCT person_id) {source}")
+
+
+def _number(database: duckdb.DuckDBPyConnection, query: str) -> tuple[int, int]:
+    first, second = database.execute(f"SELECT {query}").fetchall()[0]
+    return int(first), int(second)

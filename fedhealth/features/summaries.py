@@ -44,8 +44,8 @@ def load_values(database: duckdb.DuckDBPyConnection) -> None:
 def summary_features(database: duckdb.DuckDBPyConnection, study: Study, *, rows: int) -> NDArray[np.float32]:
     """Six summaries of each series feature over the study's window.
 
-    The window ends at the prediction or before it; where the prediction is so many hours after admission
-    it does not reach behind the admission. A slope (per 24 h) needs two times.
+    The window ends at the prediction or before it; where the prediction is made within a stay it does
+    not reach behind the admission. A slope (per 24 h) needs two times.
 
     Returns:
       float32, shape (rows, 120): per feature last, min, max, mean, slope (NaN where unknown) and missing
@@ -54,7 +54,7 @@ def summary_features(database: duckdb.DuckDBPyConnection, study: Study, *, rows:
     start, end = (
         f"i.predicted + INTERVAL '{round(h * 3_600_000_000)} microseconds'" for h in study.features.window_h
     )
-    if study.prediction.at == "admission":
+    if study.prediction.at != "discharge":
         start = f"greatest(i.began, {start})"
     found = database.execute(_SUMMARY.format(start=start, end=end)).fetchnumpy()
     table = np.full((rows, len(SERIES), len(SUMMARIES)), np.nan, dtype=np.float32)

@@ -16,7 +16,14 @@ from fedhealth.errors import DataError
 from fedhealth.vocabulary.concepts import STILL_PATIENT
 
 REQUIRED = ("person", "visit_occurrence", "observation_period", "measurement")
-OPTIONAL = ("death", "condition_occurrence", "procedure_occurrence", VISIT_EXTRA.name)
+OPTIONAL = (
+    "death",
+    "condition_occurrence",
+    "procedure_occurrence",
+    "observation",
+    "visit_detail",
+    VISIT_EXTRA.name,
+)
 """Tables that may be absent from a database that is plugged in: nothing happened, as far as is known."""
 
 _Scalar = TypeVar("_Scalar", np.float32, np.int64)

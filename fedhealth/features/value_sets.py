@@ -9,12 +9,41 @@ from fedhealth.vocabulary import concepts
 
 INPATIENT_CONCEPTS = concepts.INPATIENT_VISITS
 EMERGENCY_CONCEPTS = (concepts.VISIT_EMERGENCY, concepts.VISIT_EMERGENCY_TO_INPATIENT)
+EMERGENCY_VISITS = (concepts.VISIT_EMERGENCY,)
+"""Emergency visits that are no part of an inpatient stay."""
+OUTPATIENT_VISITS = (concepts.VISIT_OUTPATIENT, 581477)
+"""Outpatient and office visits."""
+INTENSIVE_CARE_CONCEPTS = (concepts.VISIT_INTENSIVE_CARE,)
 EXPIRED_CONCEPTS = (concepts.DISCHARGED_EXPIRED, 4216643)
 """Discharge to: patient died; the id of this project's maps, and the standard one of plugged-in databases."""
 AGAINST_ADVICE_CONCEPTS = (concepts.DISCHARGED_AGAINST_ADVICE, 4021968)
 """Discharge to: against medical advice; both ids again."""
 ACUTE_TRANSFER_CONCEPTS = (concepts.DISCHARGED_ACUTE_TRANSFER, concepts.VISIT_INPATIENT)
 """Discharge to: another acute hospital."""
+DISPOSITION_CONCEPTS: dict[str, tuple[int, ...]] = {
+    "home": (concepts.DISCHARGED_HOME,),
+    "home_care": (concepts.DISCHARGED_HOME_CARE, concepts.VISIT_HOME),
+    "facility": (
+        concepts.DISCHARGED_NURSING_SKILLED,
+        concepts.DISCHARGED_LONG_TERM,
+        concepts.DISCHARGED_REHABILITATION,
+        concepts.DISCHARGED_PSYCHIATRIC,
+        concepts.DISCHARGED_HOSPICE,
+        8970,  # inpatient long-term care
+        8827,  # custodial care facility
+        8615,  # assisted living facility
+    ),
+    "transfer": ACUTE_TRANSFER_CONCEPTS,
+    "died": EXPIRED_CONCEPTS,
+}
+"""Discharge to, by the classes of the outcome ``disposition``. Who left against advice went nowhere that is known."""
+
+NOT_ESTABLISHED = (concepts.CONDITION_REFUTED, concepts.CONDITION_PRELIMINARY)
+"""Status of a condition that nobody has established."""
+
+RACE_OTHER = 8522
+RACE_OTHER_CODE = "2131-1"
+"""OMOP's concept of another race, and the CDC code that our own maps leave without one."""
 
 SERIES_CONCEPTS: dict[str, tuple[int, ...]] = {
     name: tuple(concept.concept_id for concept in found) for name, found in concepts.SERIES_CONCEPTS.items()
@@ -25,6 +54,24 @@ ICD_10 = r"icd-?10|urn:oid:2\.16\.840\.1\.113883\.6\.(3|90)$"
 """Regular expression for the code systems of ICD-10 and its national forms."""
 ICD_10_PCS = r"icd-10-pcs|Medicare/Coding/ICD10|urn:oid:2\.16\.840\.1\.113883\.6\.4$"
 """Regular expression for the code system of ICD-10-PCS."""
+
+REASON_DIAGNOSES: dict[str, tuple[str, ...]] = {
+    "psychiatric": ("F",),
+    "rehabilitation": ("Z50", "Z5189"),
+    "cancer": ("C", "Z510", "Z511"),
+}
+"""ICD-10 prefixes of the reasons for which a stay leaves the cohort, after CMS's readmission measure (HWR)."""
+REASON_PROCEDURES: dict[str, tuple[str, ...]] = {
+    "psychiatric": ("GZ",),
+    "rehabilitation": ("F0",),
+    "cancer": ("D",),
+}
+"""ICD-10-PCS prefixes of the same: mental health, physical rehabilitation, radiation therapy."""
+
+END_STAGE_KIDNEY_DIAGNOSES = ("N186", "Z992", "Z49", "Z9115", "I120", "I1311", "I132")
+"""ICD-10 prefixes: end-stage kidney disease, dependence on and care involving dialysis."""
+END_STAGE_KIDNEY_PROCEDURES = ("5A1D",)
+"""ICD-10-PCS prefix: haemodialysis and haemofiltration."""
 
 _ELIXHAUSER: dict[str, str] = {
     "congestive_heart_failure": "I099 I110 I130 I132 I255 I420 I425 I426 I427 I428 I429 I43 I50 P290",

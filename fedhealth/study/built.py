@@ -26,14 +26,9 @@ class Built:
 
 
 BUILT = (
-    Built("cohort.index.visit", ("inpatient",)),
-    Built("cohort.exclude.reasons", ((),)),
-    Built("prediction.at", ("discharge", "admission")),
     Built("features.preset", ("default-128",)),
     Built("features.impute.kind", ("median",)),
     Built("features.standardise", ("consortium",)),
-    Built("split.stratify", (False,)),
-    Built("split.assigned", (None,)),
     Built("model.kind", ("mlp",)),
     Built("training.algorithm", ("fedavg", "fedadam", "fedyogi", "fedadagrad")),
     Built("training.weighting", ("examples", "uniform")),
@@ -72,8 +67,6 @@ DEFAULTS_ONLY = (
 )
 """Keys that load with their default only: nothing acts upon them yet."""
 
-OUTCOME_KINDS = ("readmission", "death")
-
 
 def refuse_unbuilt(study: "Study") -> None:
     """Refuse a study that asks for something that is not built.
@@ -81,13 +74,6 @@ def refuse_unbuilt(study: "Study") -> None:
     Raises:
       ConfigError: one line with the key, and the values that are built.
     """
-    if len(study.outcomes) != 1:
-        raise ConfigError("outcomes: several outcomes in one study are not built", "keep one outcome")
-    if study.outcome.kind not in OUTCOME_KINDS:
-        raise ConfigError(
-            f"outcomes.{study.outcome_name}.kind {study.outcome.kind} is not built",
-            f"use {' or '.join(OUTCOME_KINDS)}",
-        )
     for row in BUILT:
         _refuse(study, row.key, row.values)
     for key in DEFAULTS_ONLY:

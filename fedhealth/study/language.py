@@ -4,11 +4,18 @@ Strict, frozen, unknown keys forbidden. The language is wider than what is built
 `fedhealth.study.built` refuses the rest with one line.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Code = Annotated[str, Field(pattern=r"^[^|\s]+\|\S[^|]*$")]
+
+def _concepts_are_numbers(code: str) -> str:
+    if code.startswith("omop|") and not code.removeprefix("omop|").isdigit():
+        raise ValueError("an OMOP concept is its number: omop|3016723")
+    return code
+
+
+Code = Annotated[str, Field(pattern=r"^[^|\s]+\|\S[^|]*$"), AfterValidator(_concepts_are_numbers)]
 """``system|code``; a trailing ``*`` is a prefix; an OMOP concept is ``omop|3016723``."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -36,6 +43,12 @@ class AgeRange(Section):
     min: int | None = Field(default=18, ge=0, le=130)
     max: int | None = Field(default=None, ge=0, le=130)
 
+    @model_validator(mode="after")
+    def _somebody_is_that_old(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is more than max: nobody is that old")
+        return self
+
 
 class Exclude(Section):
     """Stays that leave the cohort; hours count from admission."""
@@ -61,7 +74,7 @@ class Prediction(Section):
 
     at: Literal["discharge", "admission", "every"] = "discharge"
     plus_h: Positive | None = None
-    step_h: Positive | None = None
+    step_h: Annotated[float, Field(ge=0.25, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _hours_fit(self) -> Self:
@@ -71,110 +84,6 @@ class Prediction(Section):
             raise ValueError("step_h belongs to {at: every, step_h: 6} and to nothing else")
         return self
 
-
-MissingIf = Literal["died_in_stay", "left_against_advice", "transferred_acute"]
-
-
-def _as_long_as_the_label(section: dict[str, Any]) -> int:
-    days: int = section.get("within_days", 30)  # not there when it was refused
-    return days
-
-
-class Readmission(Section):
-    """An unplanned inpatient stay that starts within so many days after discharge."""
-
-    kind: Literal["readmission"]
-    within_days: Count = 30
-    follow_up_days: Count = Field(default_factory=_as_long_as_the_label)
-    missing_if: tuple[MissingIf, ...] = ("died_in_stay", "left_against_advice", "transferred_acute")
-
-    @model_validator(mode="after")
-    def _everybody_is_followed_to_the_end(self) -> Self:
-        if self.follow_up_days < self.within_days:
-            raise ValueError("follow_up_days must reach within_days: who is seen for less has no label")
-        return self
-
-
-class Death(Section):
-    """Death within the stay, or within so many days from the start of the index stay."""
-
-    kind: Literal["death"]
-    within: Literal["stay"] | None = None
-    within_days: Count | None = None
-
-    @model_validator(mode="after")
-    def _one_window(self) -> Self:
-        if (self.within is None) == (self.within_days is None):
-            raise ValueError("needs exactly one of within: stay and within_days: N")
-        return self
-
-
-class KidneyInjury(Section):
-    """KDIGO creatinine rise, with its onset some hours after admission."""
-
-    kind: Literal["kidney_injury"]
-    onset_after_h: Hours = 24.0
-
-
-class IcuTransfer(Section):
-    """A transfer to intensive care."""
-
-    kind: Literal["icu_transfer"]
-    within: Literal["stay"] = "stay"
-
-
-class LengthOfStay(Section):
-    """Days of stay, or with ``over_days`` a yes or no."""
-
-    kind: Literal["length_of_stay"]
-    over_days: Positive | None = None
-
-
-class Disposition(Section):
-    """Where the patient goes after the stay."""
-
-    kind: Literal["disposition"]
-    classes: tuple[str, ...] = ("home", "home_care", "facility", "transfer", "died")
-
-
-class Survival(Section):
-    """Time to an event, up to a horizon."""
-
-    kind: Literal["survival"]
-    event: Literal["death"] = "death"
-    horizon_days: Count = 365
-
-
-class ConditionOutcome(Section):
-    """A coded condition: confirmed is 1, refuted 0."""
-
-    kind: Literal["condition"]
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    within_days: Count
-
-
-class ObservationOutcome(Section):
-    """A coded observation with positive and negative values."""
-
-    kind: Literal["observation"]
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    within_days: Count
-    positive: Annotated[tuple[str, ...], Field(min_length=1)]
-    negative: Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-Outcome = Annotated[
-    Readmission
-    | Death
-    | KidneyInjury
-    | IcuTransfer
-    | LengthOfStay
-    | Disposition
-    | Survival
-    | ConditionOutcome
-    | ObservationOutcome,
-    Field(discriminator="kind"),
-]
 
 Window = tuple[float, float]
 Aggregate = Literal["last", "min", "max", "mean", "slope", "missing"]
@@ -284,12 +193,18 @@ class Features(Section):
 
 
 class Split(Section):
-    """The test share; a patient's fold is an HMAC under the site's secret."""
+    """The test share; a patient's fold is an HMAC under the site's secret, or the site's own record of it."""
 
     test: float = Field(default=0.3, gt=0.0, lt=1.0)
     by: Literal["patient"] = "patient"
     stratify: bool = False
-    assigned: str | None = None
+    assigned: Code | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.stratify and self.assigned is not None:
+            raise ValueError("stratify and assigned are two ways to split: keep one")
+        return self
 
 
 class Model(Section):

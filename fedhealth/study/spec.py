@@ -9,11 +9,12 @@ from typing import Annotated, Literal, Self
 
 import rfc8785
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedhealth.errors import ConfigError
 from fedhealth.study.built import refuse_unbuilt
 from fedhealth.study.explain import explain
+from fedhealth.study.fit import misfit
 from fedhealth.study.language import (
     Aggregation,
     Cohort,
@@ -21,7 +22,6 @@ from fedhealth.study.language import (
     Features,
     Model,
     Name,
-    Outcome,
     Prediction,
     Privacy,
     Release,
@@ -30,12 +30,16 @@ from fedhealth.study.language import (
     Split,
     Training,
 )
+from fedhealth.study.outcomes import Outcome
 
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 
 
 class Study(Section):
-    """A study. Equal studies have equal canonical bytes and digests, whatever their files looked like."""
+    """A study. Equal studies have equal canonical bytes and digests, whatever their files looked like.
+
+    Outcomes stand in the order of their names, as in the canonical form: the file's order means nothing.
+    """
 
     schema_version: Literal[1]
     name: StudyName
@@ -54,25 +58,29 @@ class Study(Section):
     schedule: Schedule = Schedule()
     erasure: Literal["keep", "retrain"] = "retrain"
 
+    @field_validator("outcomes", mode="after")
+    @classmethod
+    def _by_name(cls, outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+        return dict(sorted(outcomes.items()))
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.model.kind in ("gbm", "cox") and self.privacy.mode != "none":
             raise ValueError(f"model.kind {self.model.kind} needs privacy.mode none: its loss is not noised")
-        within_stay = any(o.kind == "death" and o.within == "stay" for o in self.outcomes.values())
-        if within_stay and self.prediction.at == "discharge":
-            raise ValueError("a death within the stay cannot be predicted at discharge: predict at admission")
         if self.split.stratify and self.privacy.mode != "none":
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
+        if problem := misfit(self.cohort, self.prediction, self.outcomes, self.split):
+            raise ValueError(problem)
         return self
 
     @property
     def outcome_name(self) -> str:
-        """Key of the study's outcome."""
+        """Key of the study's first outcome."""
         return next(iter(self.outcomes))
 
     @property
     def outcome(self) -> Outcome:
-        """The study's outcome."""
+        """The study's first outcome, for what needs one."""
         return self.outcomes[self.outcome_name]
 
     def canonical(self) -> bytes:

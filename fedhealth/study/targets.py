@@ -1,4 +1,4 @@
-"""What a study's outcomes mean for a network: one target per outcome, in the order of the file.
+"""What a study's outcomes mean for a network: one target per outcome, in the order of their names.
 
 A target says how its label is written in a row, how many outputs of the network are its own, and in what units the
 network sees a number. All of it is public: a function of the study alone.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from fedhealth.study.language import Disposition, LengthOfStay, Outcome, Survival
+from fedhealth.study.outcomes import Disposition, LengthOfStay, Outcome, Survival
 from fedhealth.study.spec import Study
 
 TargetKind = Literal["binary", "classes", "number", "hazard"]
@@ -26,7 +26,8 @@ class Target:
         binary   0 or 1
         classes  the number of the class, 0..len(classes)-1
         number   in the outcome's unit, within [low, high]
-        hazard   2 * interval + event: the interval in which the person was last seen, 1 if the event ended it
+        hazard   2 * interval + event: the interval in which the person was last seen, 1 if the event ended it;
+                 who is known to have outlived the horizon was last seen in interval ``outputs``
 
     Attributes:
       name: the outcome's key in the study.
@@ -48,7 +49,7 @@ class Target:
 
 
 def targets_of(study: Study) -> tuple[Target, ...]:
-    """The targets of a study, in the order of its outcomes: that of the label columns and of the outputs."""
+    """The targets of a study, in the order of its outcomes' names: that of the label columns and of the outputs."""
     return tuple(_target(name, outcome) for name, outcome in study.outcomes.items())
 
 

@@ -35,8 +35,24 @@ class Cdm:
         self.next_id += 1
         return self.next_id - 1
 
-    def person(self, person_id: int = 1, *, born: int = 1950, gender: int = 8532, until: float = 1000) -> int:
-        self.add("person", person_id=person_id, gender_concept_id=gender, year_of_birth=born)
+    def person(
+        self,
+        person_id: int = 1,
+        *,
+        born: int = 1950,
+        gender: int = 8532,
+        until: float = 1000,
+        race: int = 0,
+        race_code: str | None = None,
+    ) -> int:
+        self.add(
+            "person",
+            person_id=person_id,
+            gender_concept_id=gender,
+            year_of_birth=born,
+            race_concept_id=race,
+            race_source_value=race_code,
+        )
         self.add("observation_period", person_id=person_id, observation_period_end_date=self.at(until).date())
         return person_id
 
@@ -95,25 +111,79 @@ class Cdm:
         self.add("death", person_id=person_id, death_date=when.date(), death_datetime=when if timed else None)
 
     def condition(
-        self, code: str, when: dt.datetime, *, visit: int | None, status: int | None = None
+        self,
+        code: str,
+        when: dt.datetime,
+        *,
+        visit: int | None,
+        status: int | None = None,
+        person_id: int = 1,
+        timed: bool = False,
+        concept: int = 0,
     ) -> None:
         self.add(
             "condition_occurrence",
             condition_occurrence_id=self.next_id,
-            person_id=1,
+            person_id=person_id,
+            condition_concept_id=concept,
             condition_start_date=when.date(),
+            condition_start_datetime=when if timed else None,
             condition_source_value=code,
             condition_status_concept_id=status,
             visit_occurrence_id=visit,
         )
 
-    def procedure(self, code: str, when: dt.datetime, *, person_id: int = 1) -> None:
+    def observe(
+        self,
+        code: str,
+        value: str | float,
+        when: dt.datetime,
+        *,
+        person_id: int = 1,
+        timed: bool = True,
+        concept: int = 0,
+        value_concept: int | None = None,
+    ) -> None:
+        """A text in observation; a number, as harmonisation does it, in measurement."""
+        table, text = ("observation", value) if isinstance(value, str) else ("measurement", f"{value}")
+        self.add(
+            table,
+            **{
+                f"{table}_id": self.next_id,
+                f"{table}_concept_id": concept,
+                f"{table}_date": when.date(),
+                f"{table}_datetime": when if timed else None,
+                f"{table}_source_value": code,
+                "value_as_string" if table == "observation" else "value_source_value": text,
+            },
+            person_id=person_id,
+            value_as_number=None if isinstance(value, str) else value,
+            value_as_concept_id=value_concept,
+        )
+
+    def intensive_care(
+        self, visit: int, start: dt.datetime, *, person_id: int = 1, timed: bool = True, concept: int = 32037
+    ) -> None:
+        self.add(
+            "visit_detail",
+            visit_detail_id=self.next_id,
+            person_id=person_id,
+            visit_detail_concept_id=concept,
+            visit_detail_start_date=start.date(),
+            visit_detail_start_datetime=start if timed else None,
+            visit_occurrence_id=visit,
+        )
+
+    def procedure(
+        self, code: str, when: dt.datetime, *, person_id: int = 1, visit: int | None = None
+    ) -> None:
         self.add(
             "procedure_occurrence",
             person_id=person_id,
             procedure_date=when.date(),
             procedure_datetime=when,
             procedure_source_value=code,
+            visit_occurrence_id=visit,
         )
 
     def write(self, folder: Path) -> Path:

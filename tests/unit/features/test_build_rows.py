@@ -9,7 +9,7 @@ import pytest
 
 from fedhealth.errors import DataError
 from fedhealth.features import Attrition, Rows, build_rows
-from fedhealth.features.build import fold
+from fedhealth.features.folds import fold
 from fedhealth.study import Study
 from fedhealth.study.columns import feature_columns
 from fedhealth.vocabulary.concepts import CONDITION_REFUTED

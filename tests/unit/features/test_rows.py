@@ -57,5 +57,5 @@ def test_other_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
 
 def test_small_counts_and_small_differences_are_hidden() -> None:
     counts = [100, 95, 80, 80, 69, 7, 0]
-    attrition = Attrition(tuple(Step(str(n), 2 * n, n) for n in counts), positives=0)
+    attrition = Attrition(tuple(Step(str(n), 2 * n, n) for n in counts))
     assert [one["patients"] for one in attrition.public()] == [100, None, 80, 80, 69, None, 0]

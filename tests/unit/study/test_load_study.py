@@ -11,6 +11,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.study import Study, load_study
 from fedhealth.study.built import BUILT, DEFAULTS_ONLY, refuse_unbuilt
 from fedhealth.study.columns import SERIES, feature_columns
+from fedhealth.study.targets import targets_of
 from fedhealth.vocabulary.concepts import SERIES_CONCEPTS
 
 STUDIES = sorted((Path(__file__).parents[3] / "infra" / "studies").glob("*.yaml"))
@@ -23,7 +24,7 @@ SMALLEST: dict[str, Any] = {
 
 def written(folder: Path, **sections: Any) -> Path:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({**SMALLEST, **sections}))
+    path.write_text(yaml.safe_dump({**SMALLEST, **sections}, sort_keys=False))
     return path
 
 
@@ -34,10 +35,12 @@ def test_the_studies_we_ship_load(path: Path) -> None:
     assert path.stem.removeprefix("demo-") in study.name or study.outcome_name == "death"
 
 
-def test_all_five_studies_are_there() -> None:
+def test_all_studies_are_there() -> None:
     assert [path.stem for path in STUDIES] == [
+        "aki",
         "demo-mortality",
         "demo-readmission",
+        "length-of-stay",
         "mortality",
         "readmission",
         "synthea-readmission",
@@ -124,12 +127,110 @@ def test_what_breaks_the_language_is_one_line(
     assert "pydantic" not in str(caught.value)
 
 
+DISCHARGE: dict[str, Any] = {"at": "discharge"}
+DAY: dict[str, Any] = {"at": "admission", "plus_h": 24}
+STEPS: dict[str, Any] = {"at": "every", "step_h": 24}
+CODES: dict[str, Any] = {"codes": ["urn:x|a"], "within_days": 1}
+VALUES: dict[str, Any] = {"positive": ["yes"], "negative": ["no"]}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "outcome", "problem"),
+    [
+        (DISCHARGE, {"kind": "death", "within": "stay"}, "known at discharge"),
+        (DISCHARGE, {"kind": "kidney_injury"}, "known at discharge"),
+        (DISCHARGE, {"kind": "icu_transfer"}, "known at discharge"),
+        (DISCHARGE, {"kind": "length_of_stay"}, "known at discharge"),
+        (DISCHARGE, {"kind": "length_of_stay", "over_days": 7}, "known at discharge"),
+        (DISCHARGE, {"kind": "disposition"}, "known at discharge"),
+        (DAY, {"kind": "death", "within_days": 1}, "outcomes.it.within_days: the window is over"),
+        (STEPS, {"kind": "death", "within_days": 1}, "outcomes.it.within_days: the window is over"),
+        (DAY, {"kind": "condition", **CODES}, "outcomes.it.within_days: the window is over"),
+        (DAY, {"kind": "observation", **CODES, **VALUES}, "outcomes.it.within_days: the window is over"),
+        (DAY, {"kind": "length_of_stay", "over_days": 1}, "outcomes.it.over_days: the window is over"),
+        (DAY, {"kind": "death"}, "exactly one of within"),
+        (DAY, {"kind": "disposition", "classes": ["home", "away"]}, "outcomes.it.classes[1]"),
+        (DAY, {"kind": "disposition", "classes": ["home", "home"]}, "twice"),
+        (DAY, {"kind": "disposition", "classes": ["home"]}, "outcomes.it.classes"),
+        (
+            DISCHARGE,
+            {"kind": "observation", **CODES, "positive": ["Yes"], "negative": ["yes"]},
+            "both positive and negative",
+        ),
+        (DISCHARGE, {"kind": "condition", "codes": ["I25*"], "within_days": 9}, "outcomes.it.codes[0]"),
+        (DISCHARGE, {"kind": "condition", "codes": ["omop|1*"], "within_days": 9}, "its number"),
+        (DISCHARGE, {"kind": "condition", "codes": [], "within_days": 9}, "outcomes.it.codes"),
+        ({"at": "every"}, {"kind": "readmission"}, "step_h belongs"),
+        ({"at": "every", "step_h": 0.1}, {"kind": "readmission"}, "prediction.step_h"),
+        ({"at": "admission"}, {"kind": "readmission"}, "plus_h belongs"),
+    ],
+)
+def test_what_is_known_by_the_prediction_is_not_predicted(
+    tmp_path: Path, prediction: dict[str, Any], outcome: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(written(tmp_path, prediction=prediction, outcomes={"it": outcome}))
+    assert problem in caught.value.problem
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ({"cohort": {"age": {"min": 90, "max": 18}}}, "nobody is that old"),
+        (
+            {"cohort": {"exclude": {"event_before_h": 30}}, "outcomes": {"l": {"kind": "length_of_stay"}}},
+            "event_before_h",
+        ),
+        (
+            {"cohort": {"index": {"visit": "outpatient"}}, "outcomes": {"d": {"kind": "disposition"}}},
+            "is none",
+        ),
+        ({"outcomes": {"l": {"kind": "length_of_stay"}}, "split": {"stratify": True}}, "has no classes"),
+        ({"split": {"stratify": True, "assigned": "urn:x|split"}}, "keep one"),
+        ({"split": {"stratify": True}, "privacy": {}}, "needs privacy.mode none"),
+        ({"split": {"assigned": "split"}}, "split.assigned"),
+    ],
+)
+def test_sections_that_do_not_fit_one_another_are_one_line(
+    tmp_path: Path, sections: dict[str, Any], problem: str
+) -> None:
+    open_data = {"mode": "none", "legal_basis": "public data"}
+    with pytest.raises(ConfigError) as caught:
+        load_study(written(tmp_path, **{"prediction": DAY, "privacy": open_data, **sections}))
+    assert problem in caught.value.problem
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"kind": "readmission"},
+        {"kind": "death", "within_days": 2},
+        {"kind": "survival"},
+        {"kind": "condition", **CODES},
+        {"kind": "observation", **CODES, **VALUES},
+    ],
+)
+def test_what_comes_after_discharge_is_predicted_then(tmp_path: Path, outcome: dict[str, Any]) -> None:
+    assert load_study(written(tmp_path, outcomes={"it": outcome})).outcome.kind == outcome["kind"]
+
+
+def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None:
+    one, other = {"kind": "readmission"}, {"kind": "survival"}
+    forth = load_study(written(tmp_path, outcomes={"b": one, "a": other}))
+    path = tmp_path / "back.yaml"
+    path.write_text(yaml.safe_dump({**SMALLEST, "outcomes": {"a": other, "b": one}}, sort_keys=False))
+    assert forth.digest == load_study(path).digest
+    for study in (forth, load_study(path), Study.from_canonical(forth.canonical())):
+        assert [target.name for target in targets_of(study)] == ["a", "b"]
+        assert study.outcome_name == "a"
+
+
 @pytest.mark.parametrize(
     ("sections", "key"),
     [
         ({"model": {"kind": "lstm"}}, "model.kind"),
-        ({"cohort": {"exclude": {"reasons": ["cancer"]}}}, "cohort.exclude.reasons"),
-        ({"cohort": {"index": {"visit": "any"}}}, "cohort.index.visit"),
         ({"training": {"algorithm": "fedbuff"}}, "training.algorithm"),
         ({"training": {"personal": ["head"]}}, "training.personal"),
         ({"privacy": {"mode": "distributed"}}, "privacy.mode"),
@@ -143,8 +244,6 @@ def test_what_breaks_the_language_is_one_line(
         ({"erasure": "keep"}, "erasure"),
         ({"release": {"reviewers": 7}}, "release"),
         ({"schedule": {"cron": "0 3 * * *"}}, "schedule"),
-        ({"outcomes": {"aki": {"kind": "kidney_injury"}}}, "outcomes.aki.kind"),
-        ({"outcomes": {"a": {"kind": "readmission"}, "b": {"kind": "readmission"}}}, "outcomes"),
     ],
 )
 def test_what_is_not_built_is_refused_by_its_key(tmp_path: Path, sections: dict[str, Any], key: str) -> None:
