@@ -5,6 +5,7 @@ lactate 90.08, haemoglobin monomer 16,114.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedhealth.vocabulary.concepts import MEASUREMENTS, SERIES_CONCEPTS, STATIC_CONCEPTS
@@ -108,6 +109,7 @@ class Conversion:
 
 
 IDENTITY = Conversion(1.0)
+_TEMPERATURES = {"Cel": IDENTITY, "[degF]": Conversion(5 / 9, -160 / 9), "K": Conversion(1, -273.15)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def conversions(concept_id: int) -> dict[str, Conversion]:
     """
     canonical = MEASUREMENTS[concept_id].unit or ""
     if canonical == "Cel":
-        return {"Cel": IDENTITY, "[degF]": Conversion(5 / 9, -160 / 9), "K": Conversion(1, -273.15)}
+        return dict(_TEMPERATURES)
     feature = _FEATURE_OF[concept_id]
     factors = dict(_FACTORS[canonical])
     if feature not in _MONOVALENT:
@@ -168,6 +170,36 @@ def conversions(concept_id: int) -> dict[str, Conversion]:
 def convert(concept_id: int, unit: str) -> Conversion | None:
     """The conversion from a UCUM unit to the concept's canonical one, or None when there is none."""
     return conversions(concept_id).get(unit)
+
+
+def conversion(unit: str, target: str, *, concept_ids: Iterable[int] = ()) -> Conversion | None:
+    """The conversion from one unit to another, or None when there is none.
+
+    Annotations in braces count as the unit 1. A unit that needs the molar mass, or that depends on the ion's valence,
+    is converted by what is known of the measured concepts, and only if they agree.
+
+    Args:
+      unit, target: UCUM codes, or spellings of them.
+      concept_ids: OMOP concepts that the value may be of; those without a canonical unit say nothing.
+    """
+    source, wanted = ucum(unit) or "1", ucum(target) or "1"
+    if source == wanted:
+        return IDENTITY
+    known = [conversions(concept_id) for concept_id in concept_ids if concept_id in MEASUREMENTS]
+    of_substance = {_through(units, source, wanted) for units in known} or {None}
+    if of_substance != {None}:
+        return of_substance.pop() if len(of_substance) == 1 else None
+    plain = [{u: Conversion(f) for u, f in factors.items() if u != "meq/L"} for factors in _FACTORS.values()]
+    found = (_through(units, source, wanted) for units in (*plain, _TEMPERATURES))
+    return next((each for each in found if each is not None), None)
+
+
+def _through(units: Mapping[str, Conversion], source: str, wanted: str) -> Conversion | None:
+    """From one unit to another of which both have a conversion to the same one."""
+    if source not in units or wanted not in units:
+        return None
+    there, back = units[source], units[wanted]
+    return Conversion(there.factor / back.factor, (there.offset - back.offset) / back.factor)
 
 
 def plausible_units(concept_id: int) -> tuple[Plausible, ...]:

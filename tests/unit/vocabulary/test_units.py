@@ -4,7 +4,15 @@ import pytest
 
 from fedhealth.vocabulary.concepts import MEASUREMENTS, SERIES_CONCEPTS, STATIC_CONCEPTS, UNITS
 from fedhealth.vocabulary.site_map import SiteMap
-from fedhealth.vocabulary.units import UCUM, conversions, convert, plausible_units, site_unit, ucum
+from fedhealth.vocabulary.units import (
+    UCUM,
+    conversion,
+    conversions,
+    convert,
+    plausible_units,
+    site_unit,
+    ucum,
+)
 
 ID = {
     name: each[0].concept_id for group in (SERIES_CONCEPTS, STATIC_CONCEPTS) for name, each in group.items()
@@ -53,8 +61,8 @@ def test_a_spelling_becomes_its_ucum_code(spelling, code):
     ],
 )
 def test_a_conversion_keeps_the_quantity(name, unit, value, expected):
-    conversion = convert(ID[name], unit)
-    assert value * conversion.factor + conversion.offset == pytest.approx(expected, rel=3e-4, abs=1e-9)
+    found = convert(ID[name], unit)
+    assert value * found.factor + found.offset == pytest.approx(expected, rel=3e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,48 @@ def test_a_conversion_keeps_the_quantity(name, unit, value, expected):
 )
 def test_a_unit_of_another_quantity_has_no_conversion(name, unit):
     assert convert(ID[name], unit) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "names", "value", "expected"),
+    [
+        ("mg/dL", "mmol/L", ["glucose"], 18.0156, 1.0),
+        ("umol/L", "mmol/L", ["creatinine"], 100.0, 0.1),
+        ("umol/L", "mmol/L", [], 100.0, 0.1),
+        ("g/dL", "mg/dL", ["creatinine"], 0.001, 1.0),
+        ("[degF]", "K", [], 212.0, 373.15),
+        ("K", "[degF]", ["temperature"], 273.15, 32.0),
+        ("mEq/L", "mmol/L", ["sodium", "potassium"], 140.0, 140.0),
+        ("{points}", "{score}", [], 4.0, 4.0),
+        ("", "1", [], 4.0, 4.0),
+        ("%", "1", [], 97.0, 0.97),
+        ("in", "cm", [], 10.0, 25.4),
+        ("mmol/mol", "mmol/mol", ["glucose"], 40.0, 40.0),
+    ],
+)
+def test_a_unit_is_converted_to_any_other_of_its_quantity(unit, target, names, value, expected):
+    found = conversion(unit, target, concept_ids=[ID[name] for name in names])
+    assert value * found.factor + found.offset == pytest.approx(expected, rel=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "names"),
+    [
+        ("mmol/L", "mg/dL", []),
+        ("mmol/L", "mg/dL", ["glucose", "creatinine"]),
+        ("mmol/L", "mg/dL", ["glucose", "sodium"]),
+        ("meq/L", "mmol/L", []),
+        ("meq/L", "mmol/L", ["lactate"]),
+        ("kg", "cm", []),
+        ("", "mg/dL", ["glucose"]),
+        ("mg/dL", "{score}", []),
+        ("furlong", "cm", []),
+    ],
+)
+def test_what_needs_a_substance_that_is_not_known_or_is_another_quantity_is_not_converted(
+    unit, target, names
+):
+    assert conversion(unit, target, concept_ids=[ID[name] for name in names]) is None
 
 
 @pytest.mark.parametrize("concept_id", MEASUREMENTS)
