@@ -1,7 +1,7 @@
 """The sections of a study file: what may be written under each key, and the default of every key.
 
-Strict, frozen, unknown keys forbidden. The language is wider than what is built:
-`fedhealth.study.built` refuses the rest with one line.
+Strict, frozen, unknown keys forbidden; ``features`` has a module of its own (`fedhealth.study.features`). The language
+is wider than what is built: `fedhealth.study.built` refuses the rest with one line.
 """
 
 from typing import Annotated, Literal, Self
@@ -9,13 +9,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
-def _concepts_are_numbers(code: str) -> str:
-    if code.startswith("omop|") and not code.removeprefix("omop|").isdigit():
-        raise ValueError("an OMOP concept is its number: omop|3016723")
+def _is_addressable(code: str) -> str:
+    system, _, concept = code.partition("|")
+    if system == "omop" and not (concept.isascii() and concept.isdigit() and int(concept) > 0):
+        raise ValueError("an OMOP concept is omop|NUMBER, such as omop|3016723")
     return code
 
 
-Code = Annotated[str, Field(pattern=r"^[^|\s]+\|\S[^|]*$"), AfterValidator(_concepts_are_numbers)]
+Code = Annotated[str, Field(pattern=r"^[^|\s]+\|\S[^|]*$"), AfterValidator(_is_addressable)]
 """``system|code``; a trailing ``*`` is a prefix; an OMOP concept is ``omop|3016723``."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -85,111 +86,109 @@ class Prediction(Section):
         return self
 
 
-Window = tuple[float, float]
-Aggregate = Literal["last", "min", "max", "mean", "slope", "missing"]
+MissingIf = Literal["died_in_stay", "left_against_advice", "transferred_acute"]
 
 
-class MeasurementFeature(Section):
-    """Numbers of one concept set; the clip bounds are public."""
-
-    name: Name
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    unit: str
-    clip: tuple[float, float] | None = None
-    comparator: dict[str, float] = {}
-    window_h: Window = (-48.0, 0.0)
-    aggregate: tuple[Aggregate, ...] = ("last", "min", "max", "mean", "slope", "missing")
+def _as_long_as_the_label(section: dict[str, Any]) -> int:
+    days: int = section.get("within_days", 30)  # not there when it was refused
+    return days
 
 
-class CategoryFeature(Section):
-    """Coded observations, one-hot over a federated vocabulary."""
+class Readmission(Section):
+    """An unplanned inpatient stay that starts within so many days after discharge."""
 
-    name: Name
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    window_h: Window = (-48.0, 0.0)
-
-
-class ConditionFeature(Section):
-    """Whether a condition was on record."""
-
-    name: Name
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    look_back_days: Count = 3650
-
-
-class DrugFeature(Section):
-    """Whether a drug was given."""
-
-    name: Name
-    codes: tuple[Code, ...] = ()
-    text: tuple[str, ...] = ()
-    window_h: Window = (-72.0, 0.0)
-
-
-class ProcedureFeature(Section):
-    """Whether a procedure was done."""
-
-    name: Name
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    look_back_days: Count = 3650
-
-
-class Series(Section):
-    """The time series: so many steps of so many hours."""
-
-    preset: Literal["icu-20"] | None = "icu-20"
-    step_h: Positive = 1.0
-    steps: Count = 50
-
-
-class Impute(Section):
-    """How a missing number is filled."""
-
-    kind: Literal["median", "mean", "zero"] = "median"
-
-
-Static = Literal[
-    "age",
-    "sex",
-    "emergency_admission",
-    "prior_admissions_12m",
-    "prior_ed_6m",
-    "days_since_discharge",
-    "comorbidity_count",
-    "surgical",
-]
-STATICS: tuple[Static, ...] = (
-    "age",
-    "sex",
-    "emergency_admission",
-    "prior_admissions_12m",
-    "prior_ed_6m",
-    "days_since_discharge",
-    "comorbidity_count",
-    "surgical",
-)
-
-
-class Features(Section):
-    """What the model sees; ``window_h`` is the preset's window before the prediction."""
-
-    preset: Literal["default-128"] | None = "default-128"
-    statics: tuple[Static, ...] = STATICS
-    window_h: Window = (-48.0, 0.0)
-    measurements: tuple[MeasurementFeature, ...] = ()
-    categories: tuple[CategoryFeature, ...] = ()
-    conditions: tuple[ConditionFeature, ...] = ()
-    drugs: tuple[DrugFeature, ...] = ()
-    procedures: tuple[ProcedureFeature, ...] = ()
-    series: Series = Series()
-    impute: Impute = Impute()
-    standardise: Literal["consortium", "site", "none"] = "consortium"
+    kind: Literal["readmission"]
+    within_days: Count = 30
+    follow_up_days: Count = Field(default_factory=_as_long_as_the_label)
+    missing_if: tuple[MissingIf, ...] = ("died_in_stay", "left_against_advice", "transferred_acute")
 
     @model_validator(mode="after")
-    def _window_ends_by_the_prediction(self) -> Self:
-        if not self.window_h[0] < self.window_h[1] <= 0.0:
-            raise ValueError("window_h must be [start, end] with start < end <= 0, in hours")
+    def _everybody_is_followed_to_the_end(self) -> Self:
+        if self.follow_up_days < self.within_days:
+            raise ValueError("follow_up_days must reach within_days: who is seen for less has no label")
         return self
+
+
+class Death(Section):
+    """Death within the stay, or within so many days from the start of the index stay."""
+
+    kind: Literal["death"]
+    within: Literal["stay"] | None = None
+    within_days: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_window(self) -> Self:
+        if (self.within is None) == (self.within_days is None):
+            raise ValueError("needs exactly one of within: stay and within_days: N")
+        return self
+
+
+class KidneyInjury(Section):
+    """KDIGO creatinine rise, with its onset some hours after admission."""
+
+    kind: Literal["kidney_injury"]
+    onset_after_h: Hours = 24.0
+
+
+class IcuTransfer(Section):
+    """A transfer to intensive care."""
+
+    kind: Literal["icu_transfer"]
+    within: Literal["stay"] = "stay"
+
+
+class LengthOfStay(Section):
+    """Days of stay, or with ``over_days`` a yes or no."""
+
+    kind: Literal["length_of_stay"]
+    over_days: Positive | None = None
+
+
+class Disposition(Section):
+    """Where the patient goes after the stay."""
+
+    kind: Literal["disposition"]
+    classes: tuple[str, ...] = ("home", "home_care", "facility", "transfer", "died")
+
+
+class Survival(Section):
+    """Time to an event, up to a horizon."""
+
+    kind: Literal["survival"]
+    event: Literal["death"] = "death"
+    horizon_days: Count = 365
+
+
+class ConditionOutcome(Section):
+    """A coded condition: confirmed is 1, refuted 0."""
+
+    kind: Literal["condition"]
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    within_days: Count
+
+
+class ObservationOutcome(Section):
+    """A coded observation with positive and negative values."""
+
+    kind: Literal["observation"]
+    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
+    within_days: Count
+    positive: Annotated[tuple[str, ...], Field(min_length=1)]
+    negative: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+Outcome = Annotated[
+    Readmission
+    | Death
+    | KidneyInjury
+    | IcuTransfer
+    | LengthOfStay
+    | Disposition
+    | Survival
+    | ConditionOutcome
+    | ObservationOutcome,
+    Field(discriminator="kind"),
+]
 
 
 class Split(Section):

@@ -14,12 +14,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from fedhealth.errors import ConfigError
 from fedhealth.study.built import refuse_unbuilt
 from fedhealth.study.explain import explain
-from fedhealth.study.fit import misfit
+from fedhealth.study.features import Features
 from fedhealth.study.language import (
     Aggregation,
     Cohort,
     Evaluation,
-    Features,
     Model,
     Name,
     Prediction,
@@ -71,6 +70,14 @@ class Study(Section):
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
         if problem := misfit(self.cohort, self.prediction, self.outcomes, self.split):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _scaling_is_accounted_for(self) -> Self:
+        if self.features.standardise == "site" and self.privacy.mode != "none":
+            raise ValueError(
+                "features.standardise site needs privacy.mode none: a site's own moments are not noised"
+            )
         return self
 
     @property
