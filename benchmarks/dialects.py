@@ -23,8 +23,9 @@ from fedhealth.cdm import harmonize
 from fedhealth.embedded.references import train_references
 from fedhealth.features import build_rows
 from fedhealth.features.rows import Rows
-from fedhealth.study.columns import FeatureColumn, feature_columns
+from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study, load_study
+from fedhealth.study.targets import targets_of
 from fedhealth.synthetic.consortium import write_hospital
 
 STUDY = Path(__file__).parents[1] / "infra" / "studies" / "demo-readmission.yaml"
@@ -80,17 +81,18 @@ def _rows(study: Study, seed: int, patients: int, side: str, index: int) -> Rows
 
 
 def _aucs(sites: list[Rows], study: Study, seed: int) -> dict[str, float]:
-    columns = feature_columns(study)
-    total = np.sum([_moments(rows, columns) for rows in sites], axis=0)
-    statistics, _ = decode_statistics(total, columns)
+    total = np.sum([_moments(rows, study) for rows in sites], axis=0)
+    statistics, _ = decode_statistics(total, feature_columns(study), targets_of(study))
     named = {f"hospital-{index + 1:02d}": rows for index, rows in enumerate(sites)}
     found = train_references(named, study, statistics, seed=seed)
     return {row.model: row.value for row in found.rows if row.value is not None}
 
 
-def _moments(rows: Rows, columns: tuple[FeatureColumn, ...]) -> NDArray[np.int64]:
-    keep = ~rows.is_test
-    return encode_statistics(rows.features[keep], rows.labels[keep, 0], rows.person[keep], columns)
+def _moments(rows: Rows, study: Study) -> NDArray[np.int64]:
+    fold = rows.training()
+    return encode_statistics(
+        fold.features, fold.labels, fold.person, feature_columns(study), targets_of(study)
+    )
 
 
 def _rounded(aucs: dict[str, float]) -> dict[str, float]:

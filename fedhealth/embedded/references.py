@@ -19,7 +19,7 @@ from fedhealth.errors import DataError
 from fedhealth.evaluation import Metrics, encode_scores, pooled_metrics, scores_length
 from fedhealth.features.rows import Rows
 from fedhealth.models.networks import initial_weights, predict
-from fedhealth.models.preprocess import prepare
+from fedhealth.models.preprocess import site_statistics, static_inputs
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights
 from fedhealth.study.columns import feature_columns
@@ -121,9 +121,9 @@ def train_references(
 
 
 def _training_fold(rows: Rows, study: Study, statistics: Statistics) -> Dataset:
-    keep = ~rows.is_test
-    prepared = prepare(rows.features[keep], statistics, feature_columns(study))
-    return prepared, rows.labels[keep, 0]
+    training = rows.training()
+    own = site_statistics(training.inputs(), statistics, study)
+    return static_inputs(training.inputs(), own, study), training.labels[:, 0]
 
 
 def _passes(study: Study) -> int:
@@ -159,7 +159,8 @@ def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: St
     total = np.zeros(scores_length(), dtype=np.int64)
     for rows in sites:
         test = rows.test()
-        scores = predict(weights, statistics, study, test.inputs())
+        own = site_statistics(rows.training().inputs(), statistics, study)
+        scores = predict(weights, own, study, test.inputs())
         total += encode_scores(scores[:, 0], test.labels[:, 0], test.person)
     return pooled_metrics(total, min_cell=study.evaluation.min_cell)
 

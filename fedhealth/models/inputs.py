@@ -13,7 +13,8 @@ class RawInputs:
     Args:
       features: float32, shape (rows, columns), NaN where missing.
       series: float32, shape (rows, steps, measured), NaN where nothing was measured; (rows, 0, 0) without series.
-      levels: int32, shape (rows, categories), numbers in ``level_names``, -1 where missing.
+      levels: int32, shape (rows, categories), numbers in ``level_names``, -1 where missing; (rows, 0) or nothing is
+        missing for all.
       level_names: per category the codes that ``levels`` counts in.
     """
 

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from fedhealth.errors import ConfigError
 from fedhealth.models.inputs import RawInputs
-from fedhealth.models.preprocess import prepare
+from fedhealth.models.preprocess import static_inputs
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights, sorted_weights
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, output_slices, targets_of
 
@@ -91,7 +90,7 @@ def build_network(study: Study, *, inputs: int, seed: int = 0) -> nn.Module:
 
 def network_inputs(rows: RawInputs, statistics: Statistics, study: Study) -> tuple[NDArray[np.float32], ...]:
     """What the study's network sees of rows: the prepared features, shape (rows, inputs)."""
-    return (prepare(rows.features, statistics, feature_columns(study)),)
+    return (static_inputs(rows, statistics, study),)
 
 
 def initial_weights(study: Study, *, inputs: int, seed: int) -> Weights:

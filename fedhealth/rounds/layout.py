@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.aggregation.profiles import profile_length, publishable
-from fedhealth.aggregation.statistics import decode_statistics, missing_columns, statistics_length
+from fedhealth.aggregation.statistics import (
+    LabelCounts,
+    absent_columns,
+    decode_statistics,
+    missing_columns,
+    statistics_length,
+)
 from fedhealth.aggregation.update import (
     DELTA_CLIP,
     counted_weight,
@@ -22,8 +28,9 @@ from fedhealth.errors import PolicyError
 from fedhealth.evaluation import pooled_metrics, scores_length
 from fedhealth.models.weights import Weights
 from fedhealth.rounds.aggregate import PROFILE, Aggregate
-from fedhealth.study.columns import feature_columns
+from fedhealth.study.columns import asked_columns, feature_columns
 from fedhealth.study.spec import Study
+from fedhealth.study.targets import targets_of
 
 COUNT_RING_BITS: Literal[64] = 64
 UPDATE_RING_BITS: Literal[32] = 32
@@ -41,7 +48,7 @@ class SumLayout:
 def sum_layout(study: Study, purpose: str, *, like: Weights) -> SumLayout:
     """The layout of a purpose: ``moments``, ``profile``, ``evaluation`` or ``update``."""
     if purpose == "moments":
-        return SumLayout(COUNT_RING_BITS, statistics_length(feature_columns(study)))
+        return SumLayout(COUNT_RING_BITS, statistics_length(feature_columns(study), targets_of(study)))
     if purpose == "profile":
         return SumLayout(COUNT_RING_BITS, profile_length())
     if purpose == "evaluation":
@@ -85,7 +92,7 @@ def decode_sum(
     """What an opened sum says, in the form that is published.
 
     Raises:
-      PolicyError: the whole consortium has one class only: there is nothing to learn.
+      PolicyError: of an outcome too few labels are known, or one class only; or nobody has a feature that is asked for.
     """
     if purpose == "moments":
         return _decode_moments(study, vector)
@@ -101,14 +108,30 @@ def decode_sum(
 
 
 def _decode_moments(study: Study, vector: NDArray[np.int64]) -> Aggregate:
-    columns = feature_columns(study)
-    statistics, classes = decode_statistics(vector, columns, min_cell=study.evaluation.min_cell)
-    if min(classes.negative, classes.positive) <= 0:
-        raise PolicyError(
-            f"the outcome {study.outcome_name} has one class only in the whole consortium",
-            "widen the outcome's window or the cohort, or add sites",
-        )
+    columns, least = feature_columns(study), study.evaluation.min_cell
+    statistics, labels = decode_statistics(vector, columns, targets_of(study), min_cell=least)
+    for name, counts in zip(study.outcomes, labels, strict=True):
+        _refuse_unlearnable(name, counts, least=least)
+    _refuse_absent(study, absent_columns(vector, columns, min_cell=least))
     return Aggregate(
         tensors={name: getattr(statistics, name) for name in ("mean", "sd", "median", "count")},
         missing_columns=missing_columns(statistics, columns),
     )
+
+
+def _refuse_unlearnable(outcome: str, counts: LabelCounts, *, least: int) -> None:
+    fix = "widen the outcome's window or the cohort, or add sites"
+    if counts.people < least:
+        raise PolicyError(f"the outcome {outcome} is known of fewer than {least} people in all", fix)
+    if counts.has_one_class:
+        raise PolicyError(f"the outcome {outcome} has one class only in the whole consortium", fix)
+
+
+def _refuse_absent(study: Study, absent: tuple[str, ...]) -> None:
+    """A feature that the study names itself and no site has is an error; some sites may lack it."""
+    asked = asked_columns(study, {})
+    for name in (name for name, columns in asked.items() if columns and set(columns) <= set(absent)):
+        raise PolicyError(
+            f"features.{name}: fewer than {study.evaluation.min_cell} people of the consortium have it",
+            "check its codes, unit and window, or remove it",
+        )

@@ -25,6 +25,7 @@ from fedhealth.features.rows import Rows
 from fedhealth.identity import SiteSecrets
 from fedhealth.models import weights as weight_codec
 from fedhealth.models.networks import predict
+from fedhealth.models.preprocess import site_statistics
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights, subtract
 from fedhealth.privacy.buckets import bucket
@@ -62,6 +63,7 @@ from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.policy import SitePolicy
 from fedhealth.study.spec import Study
+from fedhealth.study.targets import targets_of
 from fedhealth.training.local import train_local
 from fedhealth.training.plan import LocalPlan, local_seed, plan_local
 
@@ -403,12 +405,17 @@ class SiteNode:
         columns = feature_columns(state.study)
         if plan.purpose == "moments":
             return encode_statistics(
-                rows.features[training], rows.labels[training, 0], rows.person[training], columns
+                rows.features[training],
+                rows.labels[training],
+                rows.person[training],
+                columns,
+                targets_of(state.study),
             )
         if plan.purpose == "profile":
             return vector_of(self._profile(manifest.run))
         progress = self._progress_of(manifest)
-        weights, statistics = progress.weights(manifest.round), progress.statistics()
+        weights = progress.weights(manifest.round)
+        statistics = site_statistics(rows.training().inputs(), progress.statistics(), state.study)
         if plan.purpose == "evaluation":
             test = rows.test()
             scores = predict(weights, statistics, state.study, test.inputs())

@@ -3,13 +3,20 @@ import pytest
 
 from fedhealth.aggregation.statistics import (
     BINS,
+    LabelCounts,
+    absent_columns,
     decode_statistics,
     encode_statistics,
     missing_columns,
     statistics_length,
+    with_levels,
 )
+from fedhealth.aggregation.vocabulary import LevelCounts
 from fedhealth.models.preprocess import prepare
 from fedhealth.study.columns import FeatureColumn
+from fedhealth.study.targets import Target
+
+TARGETS = (Target("readmission", "binary"),)
 
 COLUMNS = (
     FeatureColumn(name="creatinine", low=0.1, high=30.0, kind="number"),
@@ -39,7 +46,7 @@ def rows(seed, size):
 
 def encode(features, labels):
     """Every row another patient's."""
-    return encode_statistics(features, labels, np.arange(len(labels)), COLUMNS)
+    return encode_statistics(features, labels[:, None], np.arange(len(labels)), COLUMNS, TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def sites():
 @pytest.fixture(scope="module")
 def decoded(sites):
     total = sum(encode(features, labels) for features, labels in sites)
-    return decode_statistics(total, COLUMNS)
+    return decode_statistics(total, COLUMNS, TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +91,39 @@ def test_a_flags_median_is_a_flag(decoded):
 
 def test_classes_are_counted(decoded, sites):
     labels = np.concatenate([labels for _, labels in sites])
-    assert decoded[1].positive == labels.sum()
-    assert decoded[1].negative == (1 - labels).sum()
+    assert decoded[1] == (LabelCounts(len(labels), ((1 - labels).sum(), labels.sum())),)
+
+
+ALL_KINDS = (
+    Target("death", "binary"),
+    Target("disposition", "classes", outputs=3, classes=("home", "facility", "died")),
+    Target("stay", "number", high=30.0),
+    Target("survival", "hazard", outputs=12),
+)
+
+
+def test_the_labels_of_every_target_are_counted_by_people_and_class():
+    nan = np.nan
+    labels = np.array([[1, 0, 3.5, 2 * 4 + 1], [nan, 2, nan, 2 * 7], [0, 2, 1.0, 0], [0, nan, 2.0, nan]])
+    person = np.array([5, 5, 5, 9])
+    features = np.zeros((4, len(COLUMNS)))
+    vector = encode_statistics(features, labels, person, COLUMNS, ALL_KINDS)
+    assert len(vector) == statistics_length(COLUMNS, ALL_KINDS)
+    _, found = decode_statistics(2 * vector, COLUMNS, ALL_KINDS)
+    assert found == (
+        LabelCounts(4, (4, 2)),
+        LabelCounts(2, (2, 0, 4)),
+        LabelCounts(4, ()),
+        LabelCounts(2, (4, 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer"),
+    [((3, 0), True), ((0, 3), True), ((0, 0), True), ((1, 1), False), ((0, 4, 2), False), ((), False)],
+)
+def test_one_class_is_nothing_to_learn(rows, answer):
+    assert LabelCounts(9, rows).has_one_class is answer
 
 
 def test_a_column_that_nobody_has_is_named_and_harmless(decoded):
@@ -101,12 +139,12 @@ def values_of(people, *, rows_each, value):
     features = np.full((len(person), len(COLUMNS)), np.nan, dtype=np.float32)
     features[:, 5] = person < people
     features[person < people, 0] = value
-    return encode_statistics(features, np.zeros(len(person)), person, COLUMNS)
+    return encode_statistics(features, np.zeros((len(person), 1)), person, COLUMNS, TARGETS)
 
 
 @pytest.mark.parametrize(("people", "told"), [(1, False), (10, False), (11, True), (29, True)])
 def test_what_fewer_than_eleven_people_have_is_not_told(people, told):
-    statistics, _ = decode_statistics(values_of(people, rows_each=12, value=13.37), COLUMNS)
+    statistics, _ = decode_statistics(values_of(people, rows_each=12, value=13.37), COLUMNS, TARGETS)
     assert (statistics.mean[0] == pytest.approx(13.37, abs=1e-4)) == told
     assert (abs(statistics.median[0] - 13.37) < 0.5) == told
     assert statistics.count[0] == (12 * people if told else 0)
@@ -116,8 +154,60 @@ def test_what_fewer_than_eleven_people_have_is_not_told(people, told):
 
 
 def test_a_flag_that_fewer_than_eleven_people_lack_is_not_told():
-    statistics, _ = decode_statistics(values_of(30, rows_each=1, value=1.0), COLUMNS)
+    statistics, _ = decode_statistics(values_of(30, rows_each=1, value=1.0), COLUMNS, TARGETS)
     assert "diabetes" in missing_columns(statistics, COLUMNS)
+    assert "diabetes" not in absent_columns(values_of(40, rows_each=1, value=1.0), COLUMNS)
+
+
+@pytest.mark.parametrize(("people", "is_absent"), [(0, True), (10, True), (11, False), (40, False)])
+def test_a_column_that_too_few_people_have_is_absent(people, is_absent):
+    absent = absent_columns(values_of(people, rows_each=3, value=2.0), COLUMNS)
+    assert ("creatinine" in absent) is is_absent
+    assert ("diabetes" in absent) is is_absent
+
+
+COUNTED = (
+    FeatureColumn("tests_count", 0, 50, "number", empty=0),
+    FeatureColumn("tests_time_since", 0, 48, "number", empty=48),
+    FeatureColumn("tests_missing", 0, 1, "flag", empty=1),
+)
+
+
+@pytest.mark.parametrize(("people", "told"), [(0, False), (10, False), (11, True)])
+def test_a_number_that_is_never_missing_tells_nothing_of_few_people_either(people, told):
+    has = np.arange(40) < people
+    features = np.where(has[:, None], [3.0, 5.0, 0.0], [0.0, 48.0, 1.0])
+    vector = encode_statistics(features, np.zeros((40, 1)), np.arange(40), COUNTED, TARGETS)
+    statistics, _ = decode_statistics(vector, COUNTED, TARGETS)
+    expected = features.mean(axis=0) if told else [0.0, 48.0, 0.0]
+    np.testing.assert_allclose(statistics.mean, expected, atol=1e-4)
+    assert (absent_columns(vector, COUNTED) == ()) is told
+    if not told:
+        assert set(statistics.count) == {0.0}
+        without = prepare(np.array([[0.0, 48.0]]), _first(statistics, 2), COUNTED[:2])
+        np.testing.assert_array_equal(without, [[0.0, 0.0]])
+
+
+def _first(statistics, size):
+    names = ("mean", "sd", "median", "count")
+    return type(statistics)(**{name: getattr(statistics, name)[:size] for name in names})
+
+
+def test_levels_get_the_statistics_of_the_flags_that_they_are():
+    vocabulary = {"pain": ("a", "b", "c"), "smoker": ("true",)}
+    counts = LevelCounts(rows=200, levels={"pain": (50, None, 120), "smoker": (200,)})
+    numbers, _ = decode_statistics(values_of(30, rows_each=1, value=1.0), COLUMNS, TARGETS)
+    statistics = with_levels(numbers, vocabulary, counts)
+    flags = np.zeros((200, 2))
+    flags[:50, 0], flags[50:170, 1] = 1.0, 1.0
+    size = len(COLUMNS)
+    np.testing.assert_array_equal(statistics.mean[:size], numbers.mean)
+    np.testing.assert_allclose(statistics.mean[size:], [flags[:, 0].mean(), 0.0, flags[:, 1].mean(), 1.0])
+    np.testing.assert_allclose(statistics.sd[size:], [flags[:, 0].std(), 1.0, flags[:, 1].std(), 1.0])
+    assert statistics.median[size:].tolist() == [0, 0, 1, 1]
+    assert statistics.count[size:].tolist() == [200, 0, 200, 200]
+    assert {array.dtype for array in (statistics.mean, statistics.sd)} == {np.dtype(np.float32)}
+    assert type(statistics).from_bytes(statistics.to_bytes()).vocabulary == vocabulary
 
 
 def test_a_constant_column_has_sd_one(decoded):
@@ -137,7 +227,7 @@ def test_values_beyond_the_public_bounds_are_clipped_so_one_row_moves_an_entry_b
 
 def test_no_rows_give_zeros_of_the_right_length():
     vector = encode(np.zeros((0, 6), dtype=np.float32), np.zeros(0))
-    assert vector.shape == (statistics_length(COLUMNS),)
+    assert vector.shape == (statistics_length(COLUMNS, TARGETS),)
     assert not vector.any()
 
 
@@ -145,4 +235,4 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         encode(np.zeros((3, 5)), np.zeros(3))
     with pytest.raises(ValueError, match="does not fit"):
-        decode_statistics(np.zeros(9, dtype=np.int64), COLUMNS)
+        decode_statistics(np.zeros(9, dtype=np.int64), COLUMNS, TARGETS)

@@ -72,9 +72,33 @@ def test_statistics_come_back():
     np.testing.assert_array_equal(back.mean, [1, 2, 3])
 
 
+def test_a_vocabulary_travels_with_its_statistics_and_none_changes_no_byte():
+    plain = statistics()
+    told = statistics(vocabulary={"b": ("x|1", "x|é"), "a": ()})
+    assert Statistics.from_bytes(told.to_bytes()).vocabulary == {"a": (), "b": ("x|1", "x|é")}
+    assert statistics(vocabulary={"a": (), "b": ("x|1", "x|é")}).to_bytes() == told.to_bytes()
+    arrays = {name: getattr(plain, name) for name in ("mean", "sd", "median", "count")}
+    assert plain.to_bytes() == save(arrays)
+    assert Statistics.from_bytes(plain.to_bytes()).vocabulary == {}
+
+
+def with_metadata(text):
+    one = statistics()
+    arrays = {name: getattr(one, name) for name in ("mean", "sd", "median", "count")}
+    return save(arrays, metadata={"vocabulary": text})
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        with_metadata("["),
+        with_metadata("[]"),
+        with_metadata("3"),
+        with_metadata('{"a": 3}'),
+        with_metadata('{"a": [3]}'),
+        with_metadata('{"a": ["y", "x"]}'),
+        with_metadata('{"a": ["x", "x"]}'),
+        with_metadata("[" * 100_000),
         b"garbage",
         save({"mean": np.zeros(3, dtype=np.float32)}),
         statistics(sd=np.zeros(3, dtype=np.float32)).to_bytes(),

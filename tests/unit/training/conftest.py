@@ -7,6 +7,7 @@ from fedhealth.aggregation.statistics import decode_statistics, encode_statistic
 from fedhealth.features.rows import Rows
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
+from fedhealth.study.targets import targets_of
 
 
 @pytest.fixture(scope="session")
@@ -53,12 +54,12 @@ def make_rows(make_study):
 
 @pytest.fixture(scope="session")
 def make_statistics(make_study):
-    columns = feature_columns(make_study())
+    columns, targets = feature_columns(make_study()), targets_of(make_study())
 
     def make(*sites):
         total = sum(
-            encode_statistics(rows.features, rows.labels[:, 0], rows.person, columns) for rows in sites
+            encode_statistics(rows.features, rows.labels, rows.person, columns, targets) for rows in sites
         )
-        return decode_statistics(total, columns)[0]
+        return decode_statistics(total, columns, targets)[0]
 
     return make

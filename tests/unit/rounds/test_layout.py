@@ -1,0 +1,79 @@
+"""What the sum of round 0 refuses: labels of which there is nothing to learn, features that nobody has."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedhealth.aggregation.statistics import encode_statistics
+from fedhealth.errors import PolicyError
+from fedhealth.rounds.layout import decode_sum, shape_of, sum_layout
+from fedhealth.study.columns import feature_columns
+from fedhealth.study.spec import Study
+from fedhealth.study.targets import targets_of
+
+OUTCOMES = {"death": {"kind": "death", "within_days": 30}, "stay": {"kind": "length_of_stay"}}
+CREATININE = {
+    "name": "crea",
+    "codes": ["urn:x|crea"],
+    "unit": "mg/dL",
+    "clip": [0, 10],
+    "aggregate": ["last", "missing"],
+}
+
+
+def study_of():
+    document = {
+        "schema_version": 1,
+        "name": "tiny",
+        "outcomes": OUTCOMES,
+        "prediction": {"at": "admission", "plus_h": 24},
+        "features": {
+            "preset": None,
+            "statics": ["age"],
+            "measurements": [CREATININE],
+            "conditions": [{"name": "diabetes", "codes": ["urn:x|E11*"]}],
+        },
+        "model": {"kind": "linear"},
+    }
+    return Study.model_validate_json(json.dumps(document))
+
+
+def moments(*, measured=25, diabetic=15, dead=12, stays=30, people=40):
+    """The sum of a consortium of so many people, of whom so many have each thing."""
+    study, person = study_of(), np.arange(people)
+    has = person < measured
+    features = np.column_stack([np.full(people, 60.0), np.where(has, 1.5, np.nan), ~has, person < diabetic])
+    labels = np.column_stack([person < dead, np.where(person < stays, 4.0, np.nan)]).astype(np.float32)
+    vector = encode_statistics(features, labels, person, feature_columns(study), targets_of(study))
+    assert sum_layout(study, "moments", like=shape_of(study)).length == len(vector)
+    return decode_sum(study, "moments", vector, cohort=("a", "b", "c"), declared=None, like=shape_of(study))
+
+
+def test_a_sum_that_has_everything_is_published():
+    found = moments()
+    assert found.missing_columns == ()
+    assert set(found.tensors) == {"mean", "sd", "median", "count"}
+
+
+def test_a_feature_that_everybody_has_is_there():
+    assert moments(measured=40, diabetic=40).missing_columns == ("crea_missing", "diabetes")
+
+
+@pytest.mark.parametrize(
+    ("few", "problem"),
+    [
+        ({"measured": 0}, "features.measurements.crea: fewer than 11 people"),
+        ({"measured": 10}, "features.measurements.crea: fewer than 11 people"),
+        ({"diabetic": 10}, "features.conditions.diabetes: fewer than 11 people"),
+        ({"dead": 0}, "the outcome death has one class only"),
+        ({"dead": 40}, "the outcome death has one class only"),
+        ({"stays": 0}, "the outcome stay is known of fewer than 11 people"),
+        ({"stays": 10}, "the outcome stay is known of fewer than 11 people"),
+    ],
+)
+def test_what_too_few_people_have_is_refused_by_its_name(few, problem):
+    with pytest.raises(PolicyError) as caught:
+        moments(**few)
+    assert caught.value.problem.startswith(problem)
+    assert caught.value.fix
