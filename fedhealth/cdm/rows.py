@@ -21,6 +21,7 @@ from fedhealth.vocabulary.concepts import (
     TYPE_EHR_ADMINISTRATION,
     TYPE_EHR_PRESCRIPTION,
 )
+from fedhealth.vocabulary.maps import Field
 
 _US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
 
@@ -134,7 +135,7 @@ class EventTable:
     """A table of events: the prefix of its columns, the field its codes belong to, and its column of days."""
 
     prefix: str
-    field: str
+    field: Field
     day: str
 
 

@@ -7,15 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.errors import DataError
+from fedhealth.features.arrays import feature_arrays
 from fedhealth.features.attrition import Attrition
 from fedhealth.features.cohort import select_cohort
 from fedhealth.features.folds import tested_rows
 from fedhealth.features.groups import groups_of
 from fedhealth.features.rows import Rows
-from fedhealth.features.statics import static_features
-from fedhealth.features.summaries import load_values, summary_features
+from fedhealth.features.summaries import load_values
 from fedhealth.features.tables import as_array, open_cdm
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, targets_of
 
@@ -44,20 +43,24 @@ def build_rows(cdm_dir: Path, study: Study, *, site_secret: bytes) -> tuple[Rows
             open_cdm(database, Path(cdm_dir))
             load_values(database)
             attrition = select_cohort(database, study)
-            person, labels = _index(database, targets_of(study))
-            features = np.concatenate(
-                [static_features(database), summary_features(database, study, rows=len(person))], axis=1
-            )
-            groups = groups_of(database)
-            is_test = tested_rows(database, study, person=person, labels=labels, site_secret=site_secret)
+            person, labels = _index(database)
+            known = feature_arrays(database, study, rows=len(person))
     except duckdb.Error as error:
         code = type(error).__name__
         raise DataError(
             f"the CDM cannot be read as OMOP tables (code {code})", "harmonise the site's data again"
         ) from None
-    if features.shape[1] != len(feature_columns(study)):
-        raise ValueError("the features do not fit the study's columns")
-    return Rows(features, labels, person, is_test, groups=groups), attrition
+    is_test = fold(person, site_secret=site_secret, test=study.split.test)
+    rows = Rows(
+        known.features,
+        labels,
+        person,
+        is_test,
+        series=known.series,
+        levels=known.levels,
+        level_names=known.level_names,
+    )
+    return rows, attrition
 
 
 def _index(

@@ -1,4 +1,4 @@
-"""The 8 static features of the preset default-128, from what was known at the prediction time."""
+"""The static features, from what was known at the prediction time."""
 
 import duckdb
 import numpy as np
@@ -12,7 +12,7 @@ from fedhealth.features.value_sets import (
     ICD_10_PCS,
     sql_list,
 )
-from fedhealth.study.columns import STATIC_COLUMNS
+from fedhealth.study.spec import Study
 from fedhealth.vocabulary import concepts
 
 _PRIOR = """
@@ -69,13 +69,15 @@ ORDER BY i.row_id
 """
 
 
-def static_features(database: duckdb.DuckDBPyConnection) -> NDArray[np.float32]:
-    """The static features of every index stay.
+def static_features(database: duckdb.DuckDBPyConnection, study: Study, *, rows: int) -> NDArray[np.float32]:
+    """The static features that a study names, of every index stay.
 
     Returns:
-      float32, shape (rows, 8), in the order of the study's columns; NaN only for a sex that is neither
-      male nor female.
+      float32, shape (rows, statics), in the order of the study; NaN only for a sex that is neither male nor female.
     """
+    chosen = study.features.statics
+    if not chosen:
+        return np.zeros((rows, 0), dtype=np.float32)
     database.execute("CREATE TEMP TABLE elixhauser (name VARCHAR, prefix VARCHAR)")
     values = ", ".join(
         f"('{name}', '{prefix}')" for name, prefixes in ELIXHAUSER_PREFIXES for prefix in prefixes
@@ -93,7 +95,7 @@ def static_features(database: duckdb.DuckDBPyConnection) -> NDArray[np.float32]:
         + _SELECT.format(female=concepts.GENDER_FEMALE, male=concepts.GENDER_MALE)
     )
     columns = database.execute(query).fetchnumpy()
-    return np.stack([as_array(columns[c.name], np.float32) for c in STATIC_COLUMNS], axis=1)
+    return np.stack([as_array(columns[name], np.float32) for name in chosen], axis=1)
 
 
 def _of_system(column: str, pattern: str) -> str:

@@ -4,7 +4,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from fedhealth.features.tables import as_array, end_of_day
+from fedhealth.features.tables import as_array, end_of_day, hours_as_microseconds
 from fedhealth.features.value_sets import SERIES_CONCEPTS
 from fedhealth.study.columns import SERIES, SUMMARIES
 from fedhealth.study.spec import Study
@@ -44,15 +44,15 @@ def load_values(database: duckdb.DuckDBPyConnection) -> None:
 def summary_features(database: duckdb.DuckDBPyConnection, study: Study, *, rows: int) -> NDArray[np.float32]:
     """Six summaries of each series feature over the study's window.
 
-    The window ends at the prediction or before it; where the prediction is made within a stay it does
-    not reach behind the admission. A slope (per 24 h) needs two times.
+    The window ends at the prediction or before it; where the prediction is made within the stay it does not reach
+    behind the admission. A slope (per 24 h) needs two times.
 
     Returns:
       float32, shape (rows, 120): per feature last, min, max, mean, slope (NaN where unknown) and missing
       (0, 1).
     """
     start, end = (
-        f"i.predicted + INTERVAL '{round(h * 3_600_000_000)} microseconds'" for h in study.features.window_h
+        f"i.predicted + to_microseconds({hours_as_microseconds(h)})" for h in study.features.window_h
     )
     if study.prediction.at != "discharge":
         start = f"greatest(i.began, {start})"

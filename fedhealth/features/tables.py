@@ -4,11 +4,13 @@ A date without a time counts as the end of that day, except where a stay begins:
 start, so that a prediction so many hours after admission comes rather too early than too late.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fedhealth.cdm.tables import TABLES, VISIT_EXTRA, Table
@@ -20,8 +22,8 @@ OPTIONAL = (
     "death",
     "condition_occurrence",
     "procedure_occurrence",
+    "drug_exposure",
     "observation",
-    "visit_detail",
     VISIT_EXTRA.name,
 )
 """Tables that may be absent from a database that is plugged in: nothing happened, as far as is known."""
@@ -41,6 +43,25 @@ def as_array(column: Any, kind: type[_Scalar]) -> NDArray[_Scalar]:
     if np.ma.is_masked(column):
         column = column.astype(np.float64).filled(np.nan)
     return np.asarray(column, dtype=kind)
+
+
+def temp_table(
+    database: duckdb.DuckDBPyConnection,
+    name: str,
+    rows: Sequence[tuple[object, ...]],
+    columns: Mapping[str, pa.DataType],
+) -> None:
+    """Make a temporary table of rows, in the place of one of that name that is there."""
+    places = zip(*rows, strict=True) if rows else [()] * len(columns)
+    arrays = [pa.array(list(place), kind) for place, kind in zip(places, columns.values(), strict=True)]
+    database.register("given", pa.Table.from_arrays(arrays, names=list(columns)))
+    database.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM given")
+    database.unregister("given")
+
+
+def hours_as_microseconds(hours: float) -> int:
+    """Whole microseconds, for SQL's ``to_microseconds``."""
+    return round(hours * 3_600_000_000)
 
 
 _VIEWS = (

@@ -26,9 +26,11 @@ class Built:
 
 
 BUILT = (
-    Built("features.preset", ("default-128",)),
-    Built("features.impute.kind", ("median",)),
-    Built("features.standardise", ("consortium",)),
+    Built("cohort.index.visit", ("inpatient",)),
+    Built("cohort.exclude.reasons", ((),)),
+    Built("prediction.at", ("discharge", "admission")),
+    Built("split.stratify", (False,)),
+    Built("split.assigned", (None,)),
     Built("model.kind", ("mlp",)),
     Built("training.algorithm", ("fedavg", "fedadam", "fedyogi", "fedadagrad")),
     Built("training.weighting", ("examples", "uniform")),
@@ -49,13 +51,7 @@ BUILT = (
 """Keys of which only some values are built."""
 
 DEFAULTS_ONLY = (
-    "features.statics",
-    "features.measurements",
     "features.categories",
-    "features.conditions",
-    "features.drugs",
-    "features.procedures",
-    "features.series",
     "model.units",
     "model.dense",
     "model.shared",
@@ -78,6 +74,8 @@ def refuse_unbuilt(study: "Study") -> None:
         _refuse(study, row.key, row.values)
     for key in DEFAULTS_ONLY:
         _refuse(study, key, (_default(type(study), key),))
+    if study.model.kind != "lstm":  # no other model reads them
+        _refuse(study, "features.series", (_default(type(study), "features.series"),))
     if study.evaluation.subgroups not in ((), ("sex", "age_band")):
         raise ConfigError("evaluation.subgroups: a choice of subgroups is not built", "remove the key")
 

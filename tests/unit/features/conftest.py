@@ -13,7 +13,7 @@ import yaml
 from fedhealth.cdm.tables import TABLES, VISIT_EXTRA
 from fedhealth.features import Attrition, Rows, build_rows
 from fedhealth.study import Study, load_study
-from fedhealth.vocabulary.concepts import SERIES_CONCEPTS, STILL_PATIENT
+from fedhealth.vocabulary.concepts import OPERATORS, SERIES_CONCEPTS, STILL_PATIENT, UNITS
 
 DAY_ZERO = dt.datetime(2020, 1, 1, 8, 0)
 
@@ -184,6 +184,51 @@ class Cdm:
             procedure_datetime=when,
             procedure_source_value=code,
             visit_occurrence_id=visit,
+        )
+
+    def number(self, code: str | None, value: float | None, when: dt.datetime, **more: Any) -> int:
+        """A measurement by its code; ``unit`` is as it came."""
+        return self.add(
+            "measurement",
+            measurement_id=more.get("key", self.next_id),
+            person_id=more.get("person_id", 1),
+            measurement_concept_id=more.get("concept", 0),
+            measurement_date=when.date(),
+            measurement_datetime=when if more.get("timed", True) else None,
+            operator_concept_id=OPERATORS[more["operator"]] if "operator" in more else None,
+            value_as_number=value,
+            value_as_concept_id=more.get("coded"),
+            unit_concept_id=more.get("unit_concept", UNITS.get(more.get("unit", ""), 0)),
+            measurement_source_value=code,
+            unit_source_value=more.get("unit"),
+            value_source_value=more.get("text"),
+        )
+
+    def observe(self, code: str, text: str | None, when: dt.datetime, **more: Any) -> int:
+        """An observation by its code."""
+        return self.add(
+            "observation",
+            observation_id=more.get("key", self.next_id),
+            person_id=more.get("person_id", 1),
+            observation_concept_id=more.get("concept", 0),
+            observation_date=when.date(),
+            observation_datetime=when if more.get("timed", True) else None,
+            value_as_number=more.get("number"),
+            value_as_string=text,
+            value_as_concept_id=more.get("coded"),
+            observation_source_value=code,
+        )
+
+    def drug(self, source: str | None, when: dt.datetime, **more: Any) -> int:
+        """A drug that was given or ordered."""
+        return self.add(
+            "drug_exposure",
+            drug_exposure_id=self.next_id,
+            person_id=more.get("person_id", 1),
+            drug_concept_id=more.get("concept", 0),
+            drug_exposure_start_date=when.date(),
+            drug_exposure_start_datetime=when if more.get("timed", True) else None,
+            drug_source_value=source,
         )
 
     def write(self, folder: Path) -> Path:

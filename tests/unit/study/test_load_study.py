@@ -238,7 +238,7 @@ def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None
         ({"aggregation": {"mode": "plain"}}, "aggregation.mode"),
         ({"aggregation": {"robust": "median"}}, "aggregation.robust"),
         ({"features": {"series": {"steps": 24}}}, "features.series"),
-        ({"features": {"conditions": [{"name": "d", "codes": ["x|E11*"]}]}}, "features.conditions"),
+        ({"features": {"categories": [{"name": "c", "codes": ["x|pain"]}]}}, "features.categories"),
         ({"evaluation": {"subgroups": ["sex"]}}, "evaluation.subgroups"),
         ({"evaluation": {"min_cell": 20}}, "evaluation.min_cell"),
         ({"erasure": "keep"}, "erasure"),
