@@ -1,7 +1,14 @@
 """The study's network, its initial weights, and scoring with given weights.
 
-No network has batch normalisation (it would mix patients, which patient-level privacy forbids). A perceptron's
-parameters are named ``layers.{i}.weight`` and ``layers.{i}.bias``.
+No network has batch normalisation (it would mix patients, which patient-level privacy forbids). The names of the
+parameters, each with ``.weight`` and ``.bias`` behind it:
+
+    linear, mlp   layers.{i}
+    multitask     trunk.{i}, heads.{target}.{i}
+    lstm          lstm.{i}.gates, dense.{i}
+
+With the algorithm fedbn every network begins with ``norm.scale`` and ``norm.shift``, one number per input each; a
+recurrent one has ``series_norm.scale`` and ``series_norm.shift`` as well, one per channel of a step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,29 +21,17 @@ from torch import Tensor, nn
 
 from fedhealth.errors import ConfigError
 from fedhealth.models.inputs import RawInputs
-from fedhealth.models.preprocess import static_inputs
+from fedhealth.models.layers import InputNorm, linear_layers, output_layers, relu_layers, seeded_dropout
+from fedhealth.models.lstm import LstmLayer
+from fedhealth.models.preprocess import prepare
+from fedhealth.models.series import CHANNELS, prepare_series
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights, sorted_weights
+from fedhealth.study.columns import SERIES, feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, output_slices, targets_of
 
-
-class SeededDropout(nn.Module):
-    """Dropout whose masks come from a generator of its own, so that a restart draws the same ones.
-
-    Scales what is kept by ``1 / (1 - probability)`` while training and does nothing otherwise.
-    """
-
-    def __init__(self, probability: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.probability = probability
-        self.generator = generator
-
-    def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.probability == 0.0:
-            return values
-        draws = torch.rand(values.shape, generator=self.generator, dtype=values.dtype)
-        return values * (draws >= self.probability) / (1.0 - self.probability)
+_SCORED_AT_ONCE = 512  # rows: a recurrent network of 128 units takes about half a megabyte for each
 
 
 class Perceptron(nn.Module):
@@ -44,30 +39,109 @@ class Perceptron(nn.Module):
 
     def __init__(self, sizes: Sequence[int], dropout: Sequence[float], generator: torch.Generator) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.drops = nn.ModuleList(SeededDropout(probability, generator) for probability in dropout)
+        self.norm: nn.Module = nn.Identity()
+        self.layers = linear_layers(sizes)
+        self.drops = seeded_dropout(dropout, generator)
 
     def forward(self, values: Tensor) -> Tensor:
-        *hidden, last = self.layers
-        for index, layer in enumerate(hidden):
-            values = torch.relu(layer(values))
-            if index < len(self.drops):
-                values = self.drops[index](values)
-        outputs: Tensor = last(values)
-        return outputs
+        return output_layers(self.layers, self.norm(values), drops=list(self.drops))
 
 
-def _perceptron(study: Study, inputs: int, outputs: int, generator: torch.Generator) -> nn.Module:
-    return Perceptron([inputs, *study.model.hidden, outputs], study.model.dropout, generator)
+class Multitask(nn.Module):
+    """A trunk that all targets share, and a head for each; (rows, inputs) -> (rows, outputs).
+
+    Args:
+      sizes: of the trunk, inputs first.
+      heads: by target, the sizes behind the trunk, outputs last.
+      dropout: behind the first layers of the trunk.
+      generator: of the dropout.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        heads: Mapping[str, Sequence[int]],
+        dropout: Sequence[float],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.norm: nn.Module = nn.Identity()
+        self.trunk = linear_layers(sizes)
+        self.drops = seeded_dropout(dropout, generator)
+        self.heads = nn.Module()
+        for name, behind in heads.items():
+            # not add_module: a target may be called as an attribute of every module is
+            self.heads._modules[name] = linear_layers([sizes[-1], *behind])
+
+    def forward(self, values: Tensor) -> Tensor:
+        shared = relu_layers(self.trunk, self.norm(values), drops=list(self.drops))
+        heads = (output_layers(head.children(), shared) for head in self.heads.children())
+        return torch.cat(list(heads), dim=1)
 
 
-def _linear(study: Study, inputs: int, outputs: int, generator: torch.Generator) -> nn.Module:
-    return Perceptron([inputs, outputs], (), generator)
+class Recurrent(nn.Module):
+    """Stacked LSTM layers over the steps, then ReLU layers over the last state beside the static inputs.
+
+    ((rows, inputs), (rows, steps, CHANNELS)) -> (rows, outputs). Steps before a row's first measurement are
+    padding: however many there are, the outputs are the same.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: Sequence[int],
+        dense: Sequence[int],
+        dropout: Sequence[float],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.norm: nn.Module = nn.Identity()
+        self.series_norm: nn.Module = nn.Identity()
+        self.lstm = nn.ModuleList(LstmLayer(a, b) for a, b in pairwise((CHANNELS, *units)))
+        self.dense = linear_layers([units[-1] + inputs, *dense])
+        self.drops = seeded_dropout(dropout, generator)
+
+    def forward(self, static: Tensor, series: Tensor) -> Tensor:
+        masks = series.detach()[:, :, len(SERIES) : 2 * len(SERIES)]
+        active = masks.amax(dim=2, keepdim=True).cummax(dim=1).values
+        states = self.series_norm(series)
+        for layer in self.lstm:
+            states = layer(states, active)
+        joined = torch.cat((states[:, -1], self.norm(static)), dim=1)
+        return output_layers(self.dense, joined, drops=list(self.drops))
 
 
-_BUILDERS: dict[str, Callable[[Study, int, int, torch.Generator], nn.Module]] = {
-    "linear": _linear,
+def _perceptron(
+    study: Study, inputs: int, targets: tuple[Target, ...], generator: torch.Generator
+) -> nn.Module:
+    return Perceptron([inputs, *study.model.hidden, _outputs(targets)], study.model.dropout, generator)
+
+
+def _multitask(
+    study: Study, inputs: int, targets: tuple[Target, ...], generator: torch.Generator
+) -> nn.Module:
+    model = study.model
+    heads = {target.name: (*(model.heads or ()), target.outputs) for target in targets}
+    return Multitask([inputs, *(model.shared or ())], heads, model.dropout, generator)
+
+
+def _recurrent(
+    study: Study, inputs: int, targets: tuple[Target, ...], generator: torch.Generator
+) -> nn.Module:
+    model = study.model
+    dense = (*(model.dense or ()), _outputs(targets))
+    return Recurrent(inputs, model.units or (), dense, model.dropout, generator)
+
+
+def _outputs(targets: tuple[Target, ...]) -> int:
+    return sum(target.outputs for target in targets)
+
+
+_BUILDERS: dict[str, Callable[[Study, int, tuple[Target, ...], torch.Generator], nn.Module]] = {
+    "linear": _perceptron,
     "mlp": _perceptron,
+    "multitask": _multitask,
+    "lstm": _recurrent,
 }
 
 
@@ -77,35 +151,63 @@ def build_network(study: Study, *, inputs: int, seed: int = 0) -> nn.Module:
     It takes the arrays of `network_inputs` as tensors and gives (rows, outputs), the targets' outputs side by
     side. Its weights are arbitrary until `load_weights`.
 
+    Args:
+      study: the study.
+      inputs: the static ones.
+      seed: of the dropout.
+
     Raises:
-      ConfigError: the study asks for a kind that is not built.
+      ConfigError: the study asks for a kind that is no network.
     """
     kind = study.model.kind
     if kind not in _BUILDERS:
-        raise ConfigError(f"the model kind {kind} is not built", f"use {' or '.join(_BUILDERS)}")
-    outputs = sum(target.outputs for target in targets_of(study))
+        raise ConfigError(f"the model kind {kind} is no network", f"use {' or '.join(_BUILDERS)}")
     with torch.random.fork_rng(devices=[]):
-        return _BUILDERS[kind](study, inputs, outputs, torch.Generator().manual_seed(seed))
+        network = _BUILDERS[kind](study, inputs, targets_of(study), torch.Generator().manual_seed(seed))
+    if study.training.algorithm == "fedbn":
+        network.norm = InputNorm(inputs)
+        if kind == "lstm":
+            network.series_norm = InputNorm(CHANNELS)
+    return network
 
 
 def network_inputs(rows: RawInputs, statistics: Statistics, study: Study) -> tuple[NDArray[np.float32], ...]:
-    """What the study's network sees of rows: the prepared features, shape (rows, inputs)."""
-    return (static_inputs(rows, statistics, study),)
+    """What the study's network sees of rows.
+
+    Returns:
+      The prepared static inputs, (rows, inputs); with an lstm also the prepared series, (rows, steps, CHANNELS).
+
+    Raises:
+      ValueError: shapes do not fit the study.
+    """
+    static = prepare(rows.features, statistics, feature_columns(study))
+    if study.model.kind != "lstm":
+        return (static,)
+    return static, prepare_series(rows.series, step_h=study.features.series.step_h)
 
 
 def initial_weights(study: Study, *, inputs: int, seed: int) -> Weights:
-    """Draw initial weights: He normal for the weights, zero for the biases.
+    """Draw initial weights.
+
+    He normal for linear layers and zero for biases; for an lstm uniform within 1 / sqrt(units), and one for the
+    bias of the gate that keeps the cell. Not orthogonal: a factorisation may give other bytes on another
+    processor, and every site checks the initial model by its digest. An input norm starts as the identity.
 
     Guarantees: a function of the study's layer sizes, ``inputs`` and ``seed`` only.
 
-    Source: He et al. 2015, equation 10.
+    Source: He et al. 2015, equation 10; Jozefowicz et al. 2015, section 5.
     """
     generator = torch.Generator().manual_seed(seed)
     network = build_network(study, inputs=inputs)
     named = {}
     for name, parameter in sorted(network.named_parameters()):
-        values = torch.zeros(parameter.shape)
-        if parameter.ndim == 2:
+        values = torch.full(parameter.shape, 1.0 if name.endswith(".scale") else 0.0)
+        if name.endswith(".gates.weight"):
+            bound = (4 / parameter.shape[0]) ** 0.5
+            values.uniform_(-bound, bound, generator=generator)
+        elif name.endswith(".gates.bias"):
+            values.chunk(4)[1].fill_(1.0)
+        elif parameter.ndim == 2:
             values.normal_(0.0, (2.0 / parameter.shape[1]) ** 0.5, generator=generator)
         named[name] = values.numpy()
     return sorted_weights(named)
@@ -154,8 +256,9 @@ def predict(
     network = build_network(study, inputs=arrays[0].shape[1])
     load_weights(network, weights)
     network.eval()
+    batches = zip(*(torch.split(torch.from_numpy(each), _SCORED_AT_ONCE) for each in arrays), strict=True)
     with torch.no_grad():
-        outputs: NDArray[np.float32] = network(*map(torch.from_numpy, arrays)).numpy()
+        outputs: NDArray[np.float32] = torch.cat([network(*batch) for batch in batches]).numpy()
     targets = targets_of(study)
     parts = [
         _ACTIVATIONS[t.kind](outputs[:, place], t)

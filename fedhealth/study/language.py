@@ -206,21 +206,52 @@ class Split(Section):
         return self
 
 
+Width = Annotated[int, Field(ge=1, le=4096)]
+Widths = tuple[Width, ...]
+_LAYERS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (256, 128, 64), "dropout": (0.3, 0.2)},
+    "lstm": {"units": (128, 64), "dense": (64,), "dropout": (0.2,)},
+    "multitask": {"shared": (256, 128), "heads": (64,), "dropout": (0.3, 0.2)},
+}
+"""By kind, the keys that belong to it, and their defaults."""
+
+
+def _of_kind(key: str, otherwise: Widths | None) -> Any:
+    """A field whose default is that of the section's kind."""
+    return Field(default_factory=lambda section: _LAYERS.get(section.get("kind", ""), {}).get(key, otherwise))
+
+
 class Model(Section):
-    """The network; ``hidden`` and ``dropout`` belong to the mlp, the rest to other kinds."""
+    """The network. Each kind has keys of its own; dropout comes behind the first layers of hidden, shared or dense.
+
+    linear: none. mlp: ``hidden``. lstm: ``units`` of its stacked recurrent layers, ``dense`` behind them.
+    multitask: ``shared`` layers, and behind them the layers of each outcome's ``heads``.
+    """
 
     kind: Literal["linear", "mlp", "lstm", "multitask", "gbm", "cox"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (256, 128, 64)
-    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = (0.3, 0.2)
-    units: Count | None = None
-    dense: tuple[Count, ...] | None = None
-    shared: tuple[Count, ...] | None = None
-    heads: tuple[Count, ...] | None = None
+    hidden: Widths = _of_kind("hidden", ())
+    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = _of_kind("dropout", ())
+    units: Annotated[Widths, Field(min_length=1, max_length=4)] | None = _of_kind("units", None)
+    dense: Widths | None = _of_kind("dense", None)
+    shared: Widths | None = _of_kind("shared", None)
+    heads: Widths | None = _of_kind("heads", None)
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_kind(self) -> Self:
+        own = _LAYERS.get(self.kind, {})
+        for key in ("hidden", "dropout", "units", "dense", "shared", "heads"):
+            if key not in own and getattr(self, key):
+                raise ValueError(f"{key} does not belong to kind {self.kind}")
+            if key in own and getattr(self, key) is None:
+                raise ValueError(f"kind {self.kind} needs {key}")
+        return self
 
     @model_validator(mode="after")
     def _dropout_fits(self) -> Self:
-        if self.kind == "mlp" and len(self.dropout) > len(self.hidden):
-            raise ValueError("dropout has more entries than hidden")
+        for key in ("hidden", "dense", "shared"):
+            layers = getattr(self, key)
+            if key in _LAYERS.get(self.kind, {}) and len(self.dropout) > len(layers or ()):
+                raise ValueError(f"dropout has more entries than {key}")
         return self
 
 
@@ -238,12 +269,18 @@ class Local(Section):
 
 
 class Optimizer(Section):
-    """The optimiser at the sites."""
+    """The optimiser at the sites. ``momentum`` is of sgd; adam adds the decay to the gradient, adamw does not."""
 
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive = 0.02
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.momentum > 0.0 and self.kind != "sgd":
+            raise ValueError(f"momentum does not belong to kind {self.kind}")
+        return self
 
 
 class Server(Section):
@@ -311,6 +348,8 @@ class Training(Section):
             raise ValueError(
                 "scaffold needs optimizer.kind sgd without momentum: its control is a mean gradient"
             )
+        if (self.proximal_mu > 0.0) != (self.algorithm == "fedprox"):
+            raise ValueError("algorithm fedprox needs proximal_mu above 0, and no other algorithm has it")
         return self
 
 

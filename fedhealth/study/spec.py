@@ -66,6 +66,11 @@ class Study(Section):
     def _parts_fit(self) -> Self:
         if self.model.kind in ("gbm", "cox") and self.privacy.mode != "none":
             raise ValueError(f"model.kind {self.model.kind} needs privacy.mode none: its loss is not noised")
+        within_stay = any(o.kind == "death" and o.within == "stay" for o in self.outcomes.values())
+        if within_stay and self.prediction.at == "discharge":
+            raise ValueError("a death within the stay cannot be predicted at discharge: predict at admission")
+        if self.model.kind == "lstm" and self.features.series.preset is None:
+            raise ValueError("model.kind lstm needs features.series: it reads them step by step")
         if self.split.stratify and self.privacy.mode != "none":
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
         if problem := misfit(self.cohort, self.prediction, self.outcomes, self.split):

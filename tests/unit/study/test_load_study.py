@@ -35,12 +35,12 @@ def test_the_studies_we_ship_load(path: Path) -> None:
     assert path.stem.removeprefix("demo-") in study.name or study.outcome_name == "death"
 
 
-def test_all_studies_are_there() -> None:
+def test_all_six_studies_are_there() -> None:
     assert [path.stem for path in STUDIES] == [
         "aki",
         "demo-mortality",
         "demo-readmission",
-        "length-of-stay",
+        "lstm-trajectory",
         "mortality",
         "readmission",
         "synthea-readmission",
@@ -230,7 +230,8 @@ def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("sections", "key"),
     [
-        ({"model": {"kind": "lstm"}}, "model.kind"),
+        ({"cohort": {"exclude": {"reasons": ["cancer"]}}}, "cohort.exclude.reasons"),
+        ({"cohort": {"index": {"visit": "any"}}}, "cohort.index.visit"),
         ({"training": {"algorithm": "fedbuff"}}, "training.algorithm"),
         ({"training": {"personal": ["head"]}}, "training.personal"),
         ({"privacy": {"mode": "distributed"}}, "privacy.mode"),
