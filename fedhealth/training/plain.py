@@ -22,12 +22,15 @@ def plain_steps(
 ) -> float:
     """Run ``steps`` SGD steps in place over shuffled passes through the rows.
 
+    A batch's loss is the mean over its rows of at least one known label, 0 if there is none.
+
     Guarantees: every row is used once before any is used again; a function of the data and the seed.
 
     Returns:
-      The mean loss over the rows used.
+      The mean loss over the rows used that have a known label.
     """
     arrays, known = [torch.from_numpy(each) for each in inputs], torch.from_numpy(labels)
+    is_known = ~known.isnan().all(dim=1)
     generator = np.random.default_rng(seed)
     total, used = 0.0, 0
     order = torch.zeros(0, dtype=torch.int64)
@@ -36,8 +39,9 @@ def plain_steps(
             order = torch.from_numpy(generator.permutation(len(labels)))
         batch, order = order[:batch_size], order[batch_size:]
         optimizer.zero_grad(set_to_none=True)
-        loss = row_losses(network(*(each[batch] for each in arrays)), known[batch], targets).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = row_losses(network(*(each[batch] for each in arrays)), known[batch], targets).sum()
+        rows = int(is_known[batch].sum())
+        (loss / max(rows, 1)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total, used = total + float(loss.detach()) * len(batch), used + len(batch)
+        total, used = total + float(loss.detach()), used + rows
     return total / max(used, 1)

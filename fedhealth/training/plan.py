@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedhealth.errors import ConfigError
 from fedhealth.privacy.accounting import noise_multiplier_for
@@ -19,12 +19,14 @@ class LocalPlan:
       steps: gradient steps per round.
       noise_multiplier: noise in units of the clip norm; None without differential privacy.
       expected_batch_size: what noisy sums are divided by; public, never the actual size.
+      passes: over the rows, in place of ``steps``; only without differential privacy.
     """
 
     sampling_probability: float
     steps: int
     noise_multiplier: float | None
     expected_batch_size: int
+    passes: int | None = None
 
 
 def plan_local(study: Study, *, declared_patients: int) -> LocalPlan:
@@ -56,8 +58,20 @@ def plan_local(study: Study, *, declared_patients: int) -> LocalPlan:
     if is_private:
         noise = _noise(study, sampling_probability=probability, steps=steps * study.training.rounds)
     return LocalPlan(
-        sampling_probability=probability, steps=steps, noise_multiplier=noise, expected_batch_size=batch
+        sampling_probability=probability,
+        steps=steps,
+        noise_multiplier=noise,
+        expected_batch_size=batch,
+        passes=None if is_private else study.training.local.epochs,
     )
+
+
+def plan_tuning(plan: LocalPlan, *, passes: int) -> LocalPlan:
+    """Plan the fine-tuning of a given model at one site, for its own use.
+
+    There is no noise, whatever the study's privacy: what is trained by this plan must never leave the site.
+    """
+    return replace(plan, noise_multiplier=None, passes=passes)
 
 
 def _noise(study: Study, *, sampling_probability: float, steps: int) -> float:

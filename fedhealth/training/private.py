@@ -5,16 +5,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.grad_sample import GradSampleModuleFastGradientClipping, register_grad_sampler
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-from torch import nn
+from torch import Tensor, nn
 
+from fedhealth.models.layers import InputNorm
 from fedhealth.models.losses import row_losses
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.study.targets import Target
 from fedhealth.training.plan import LocalPlan
 from fedhealth.training.sampling import PatientSampler
+
+
+@register_grad_sampler(InputNorm)  # type: ignore[untyped-decorator]  # Opacus has no types
+def _input_norm_gradients(
+    layer: InputNorm, activations: list[Tensor], backprops: Tensor
+) -> dict[Tensor, Tensor]:
+    """Each row's own gradient of scale and shift, (rows, inputs); of a series, summed over its steps."""
+    each = {layer.scale: activations[0] * backprops, layer.shift: backprops}
+    return {of: (value.sum(dim=1) if value.ndim == 3 else value) for of, value in each.items()}
 
 
 class KeyedDPOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus has no types
@@ -61,18 +71,19 @@ def private_steps(
     function of the data and the source's key, so a restart gives the same bytes.
 
     Args:
-      network: trained in place.
+      network: trained in place, where its parameters require a gradient; of linear layers and `InputNorm`.
       inputs: what the network takes, each (rows, ...).
       labels: (rows, targets), NaN where not known.
       targets: of the study.
       person: (rows,), the patient of each row.
       plan: with a noise multiplier.
-      optimizer: torch's, over the network's parameters.
+      optimizer: torch's, over the network's parameters that require a gradient.
       l2_clip_norm: bound C on one patient's gradient.
       source: of this round alone.
 
     Returns:
-      The mean loss over the drawn rows. It comes from patients and is not noised: it stays at the site.
+      The mean loss over the drawn rows of at least one known label. It comes from patients and is not noised: it
+      stays at the site.
 
     Source: Abadi et al. 2016, Algorithm 1; the norms: Goodfellow 2015, Li et al. 2022.
     """
@@ -88,7 +99,7 @@ def private_steps(
     )
     sampler, draws = PatientSampler.of(person), source.fork("poisson")
     arrays, known = [torch.from_numpy(each) for each in inputs], torch.from_numpy(labels)
-    total, rows = 0.0, 0
+    is_known, total, rows = ~known.isnan().all(dim=1), 0.0, 0
     for _ in range(plan.steps):
         drawn = torch.from_numpy(sampler.draw(draws, sampling_probability=plan.sampling_probability))
         private.zero_grad(set_to_none=True)
@@ -97,6 +108,6 @@ def private_steps(
         losses = row_losses(outputs, known[drawn], targets)
         DPTensorFastGradientClipping(module, private, losses, loss_reduction="sum").backward()
         private.step()
-        total, rows = total + float(losses.detach().sum()), rows + len(drawn)
+        total, rows = total + float(losses.detach().sum()), rows + int(is_known[drawn].sum())
     module.remove_hooks()
     return total / max(rows, 1)

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedhealth.aggregation.statistics import decode_statistics, encode_statistics
 from fedhealth.features.rows import Rows
-from fedhealth.study.columns import feature_columns
+from fedhealth.study.columns import SERIES, feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 
@@ -48,6 +49,25 @@ def make_rows(make_study):
         features = (low + unit * (high - low)).astype(np.float32)
         features[(generator.random(features.shape) < 0.2) & ~flags] = np.nan
         return Rows(features=features, labels=labels[:, None], person=person, is_test=person % 10 < 3)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def with_series():
+    """The same rows with series of so many steps, whose heart rate rises with the first label."""
+
+    def make(rows, *, seed=0, steps=8):
+        generator = np.random.default_rng(seed)
+        low, high = np.array([(each.clip_low, each.clip_high) for each in SERIES]).T
+        shape = (len(rows), steps, len(SERIES))
+        series = low + generator.random(shape) * (high - low)
+        slope = np.where(rows.labels[:, :1] > 0.5, 8.0, -8.0) * np.arange(steps)
+        series[:, :, 0] = np.clip(slope + generator.normal(90, 20, shape[:2]), 25, 215)
+        late = np.arange(steps)[None, :] < generator.integers(0, steps // 2, len(rows))[:, None]
+        series[late | (generator.random(shape[:2]) < 0.2)] = np.nan
+        series[generator.random(shape) < 0.4] = np.nan
+        return replace(rows, series=series.astype(np.float32))
 
     return make
 

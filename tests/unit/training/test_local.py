@@ -55,6 +55,26 @@ def test_plain_training_gives_the_same_bytes_for_the_same_seed(train):
     assert w.digest(train(privacy=NONE, key=None, seed=2).delta) != w.digest(first.delta)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [{"kind": "linear"}, {"kind": "multitask"}, {"kind": "lstm", "units": [6, 4], "dense": [5]}],
+    ids=lambda each: each["kind"],
+)
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedbn"])
+def test_every_kind_trains_alike_with_and_without_privacy(train, rows, with_series, model, algorithm):
+    sections = {
+        "model": model,
+        "training": {"algorithm": algorithm, "batch_size": 16},
+        "data": with_series(rows),
+    }
+    private, again = train(**sections), train(**sections)
+    assert w.digest(private.delta) == w.digest(again.delta)
+    plain = train(privacy=NONE, key=None, **sections)
+    assert w.digest(plain.delta) != w.digest(private.delta)
+    for delta in (plain.delta, private.delta):
+        assert all(np.isfinite(array).all() and array.any() for array in delta.values())
+
+
 def test_plain_training_learns(train, rows, make_study, make_statistics):
     training = {
         "rounds": 1,
