@@ -4,32 +4,39 @@ They pool the data of all sites on this machine and carry no privacy (epsilon = 
 registered and never leave the process; what comes out is metrics over all sites' test rows, suppressed like
 all others.
 
-All references share one SGD setting (`REFERENCE_SGD`), one initial model and the same number of passes over
-the data, so that they differ only in who trains with whom. The study's own optimiser is not used: a learning
-rate chosen for noisy gradients would handicap the references.
+All references share one optimiser (`REFERENCE_SGD`; Adam for a recurrent network), one initial model and the same
+number of passes over the data, so that they differ only in who trains with whom. The study's own optimiser is not
+used: a learning rate chosen for noisy gradients would handicap the references. Nor is its algorithm: all is plain
+federated averaging of every parameter.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedhealth.errors import DataError
 from fedhealth.evaluation import Metrics, encode_scores, pooled_metrics, scores_length
 from fedhealth.features.rows import Rows
-from fedhealth.models.networks import initial_weights, predict
-from fedhealth.models.preprocess import site_statistics, static_inputs
+from fedhealth.models.networks import initial_weights, network_inputs, predict
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
+from fedhealth.study.targets import output_slices, targets_of
+from fedhealth.training.sequential import MakeOptimizer, SequentialTrainer
 from fedhealth.training.stacked import SgdSettings, StackedTrainer
 from fedhealth.training.threads import one_thread
 
 REFERENCE_SGD = SgdSettings(lr=0.05, momentum=0.9, weight_decay=1e-3, batch_size=32)
+REFERENCE_ADAM_LR = 3e-3
 
-Dataset = tuple[NDArray[np.float32], NDArray[np.float32]]
+Dataset = tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]]
+"""What a network takes, and labels (rows, targets), of one site's training rows with a known label."""
+Scores = Mapping[str, Metrics]
+"""Pooled metrics by outcome."""
 Progress = Callable[[str], None]
 
 
@@ -50,14 +57,14 @@ class References:
     """What the references reached.
 
     Attributes:
-      rows: AUROC of ``local_mean``, ``federated_naive``, ``federated``, ``centralised``.
-      metrics: all pooled metrics of the three models that are one model.
-      local: pooled metrics of each site's own model, by site.
+      rows: per outcome of yes or no, AUROC of ``local_mean``, ``federated_naive``, ``federated``, ``centralised``.
+      metrics: all pooled metrics of the three models that are one model, by model and outcome.
+      local: pooled metrics of each site's own model, by site and outcome.
     """
 
     rows: tuple[ComparisonRow, ...]
-    metrics: Mapping[str, Metrics]
-    local: Mapping[str, Metrics]
+    metrics: Mapping[str, Scores]
+    local: Mapping[str, Scores]
 
 
 def train_references(
@@ -84,18 +91,18 @@ def train_references(
       progress: called with each model's name as its training ends.
 
     Raises:
-      DataError: no site has training rows.
+      DataError: no site has training rows with a known label.
     """
+    study = _plainly(study)
     folds = {site: _training_fold(rows, study, statistics) for site, rows in sorted(site_rows.items())}
     trained = {site: fold for site, fold in folds.items() if len(fold[1])}
     if not trained:
-        raise DataError("no site has training rows", "check the cohort of the study")
-    start = initial_weights(study, inputs=len(feature_columns(study)), seed=seed)
+        raise DataError("no site has training rows with a label", "check the cohort of the study")
     datasets = list(trained.values())
+    start = initial_weights(study, inputs=datasets[0][0][0].shape[1], seed=seed)
     sizes = np.array([len(labels) for _, labels in datasets], dtype=np.float64)
-    pooled = (np.concatenate([x for x, _ in datasets]), np.concatenate([y for _, y in datasets]))
 
-    def score(weights: Weights) -> Metrics:
+    def score(weights: Weights) -> Scores:
         return _score(weights, site_rows.values(), study, statistics)
 
     def done(name: str) -> None:
@@ -112,18 +119,48 @@ def train_references(
         ):
             metrics[name] = score(_together(datasets, start, study, seed, shares.tolist()))
             done(name)
-        metrics["centralised"] = score(_alone([pooled], start, study, seed)[0])
+        metrics["centralised"] = score(_alone([_pooled(datasets)], start, study, seed)[0])
         done("centralised")
-    rows = [_row(study, name, (metric,)) for name, metric in metrics.items()]
-    return References(
-        rows=(_row(study, "local_mean", tuple(local.values())), *rows), metrics=metrics, local=local
-    )
+    models = {"local_mean": tuple(local.values()), **{name: (each,) for name, each in metrics.items()}}
+    rows = [
+        _row(outcome, name, [each[outcome] for each in scores])
+        for outcome in metrics["centralised"]
+        for name, scores in models.items()
+    ]
+    return References(rows=tuple(rows), metrics=metrics, local=local)
+
+
+def _plainly(study: Study) -> Study:
+    """The study with plain federated averaging of the network without an input norm."""
+    plain = {"algorithm": "fedavg", "proximal_mu": 0.0}
+    return study.model_copy(update={"training": study.training.model_copy(update=plain)})
 
 
 def _training_fold(rows: Rows, study: Study, statistics: Statistics) -> Dataset:
-    training = rows.training()
-    own = site_statistics(training.inputs(), statistics, study)
-    return static_inputs(training.inputs(), own, study), training.labels[:, 0]
+    fold = rows.where(~rows.is_test & ~np.isnan(rows.labels).all(axis=1))
+    return network_inputs(fold.inputs(), statistics, study), fold.labels
+
+
+def _pooled(datasets: Sequence[Dataset]) -> Dataset:
+    inputs = zip(*(each for each, _ in datasets), strict=True)
+    return tuple(map(np.concatenate, inputs)), np.concatenate([labels for _, labels in datasets])
+
+
+def _trainer(datasets: Sequence[Dataset], study: Study, seed: int) -> StackedTrainer | SequentialTrainer:
+    """All sites' networks at once where that is built, else one after the other."""
+    is_binary = [target.kind for target in targets_of(study)] == ["binary"]
+    if study.model.kind in ("linear", "mlp") and is_binary:
+        flat = [(inputs[0], labels[:, 0]) for inputs, labels in datasets]
+        return StackedTrainer(flat, dropout=study.model.dropout, settings=REFERENCE_SGD, seed=seed)
+    batch_size = REFERENCE_SGD.batch_size
+    return SequentialTrainer(datasets, study, optimizer=_optimizer(study), batch_size=batch_size, seed=seed)
+
+
+def _optimizer(study: Study) -> MakeOptimizer:
+    if study.model.kind == "lstm":
+        return partial(torch.optim.Adam, lr=REFERENCE_ADAM_LR)
+    sgd = REFERENCE_SGD
+    return partial(torch.optim.SGD, lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay)
 
 
 def _passes(study: Study) -> int:
@@ -133,7 +170,7 @@ def _passes(study: Study) -> int:
 
 def _alone(datasets: Sequence[Dataset], start: Weights, study: Study, seed: int) -> list[Weights]:
     """Each dataset's own model, after rounds * epochs passes."""
-    trainer = StackedTrainer(datasets, dropout=study.model.dropout, settings=REFERENCE_SGD, seed=seed)
+    trainer = _trainer(datasets, study, seed)
     trainer.load(start)
     for _ in range(study.training.rounds * _passes(study)):
         trainer.run_pass()
@@ -144,7 +181,7 @@ def _together(
     datasets: Sequence[Dataset], start: Weights, study: Study, seed: int, shares: Sequence[float]
 ) -> Weights:
     """Federated averaging with fixed shares, momentum fresh in every round."""
-    trainer = StackedTrainer(datasets, dropout=study.model.dropout, settings=REFERENCE_SGD, seed=seed)
+    trainer = _trainer(datasets, study, seed)
     weights = start
     for _ in range(study.training.rounds):
         trainer.load(weights)
@@ -154,18 +191,27 @@ def _together(
     return weights
 
 
-def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: Statistics) -> Metrics:
-    """Pooled metrics on all sites' test rows, by the same counts as the study's own model."""
-    total = np.zeros(scores_length(), dtype=np.int64)
+def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: Statistics) -> Scores:
+    """Pooled metrics of every yes or no on all sites' test rows, by the same counts as the study's own model."""
+    targets = targets_of(study)
+    places = [
+        (column, target.name, place)
+        for column, (target, place) in enumerate(zip(targets, output_slices(targets), strict=True))
+        if target.kind == "binary"
+    ]
+    totals = {name: np.zeros(scores_length(), dtype=np.int64) for _, name, _ in places}
     for rows in sites:
         test = rows.test()
-        own = site_statistics(rows.training().inputs(), statistics, study)
-        scores = predict(weights, own, study, test.inputs())
-        total += encode_scores(scores[:, 0], test.labels[:, 0], test.person)
-    return pooled_metrics(total, min_cell=study.evaluation.min_cell)
+        scores = predict(weights, statistics, study, test.inputs())
+        for column, name, place in places:
+            known = ~np.isnan(test.labels[:, column])
+            totals[name] += encode_scores(
+                scores[known, place.start], test.labels[known, column], test.person[known]
+            )
+    return {name: pooled_metrics(total, min_cell=study.evaluation.min_cell) for name, total in totals.items()}
 
 
-def _row(study: Study, model: str, metrics: Sequence[Metrics]) -> ComparisonRow:
+def _row(outcome: str, model: str, metrics: Sequence[Metrics]) -> ComparisonRow:
     """Mean over models of AUROC and interval; None where any is suppressed."""
 
     def mean(values: Sequence[float | None]) -> float | None:
@@ -173,7 +219,7 @@ def _row(study: Study, model: str, metrics: Sequence[Metrics]) -> ComparisonRow:
         return float(np.mean(shown)) if len(shown) == len(values) else None
 
     return ComparisonRow(
-        outcome=study.outcome_name,
+        outcome=outcome,
         model=model,
         metric="auroc",
         value=mean([metric.auroc for metric in metrics]),
