@@ -1,5 +1,24 @@
-"""Pooled metrics from securely summed score counts."""
+"""Federated evaluation: counts that can be summed securely, and the metrics and tables of the sum."""
 
 from fedhealth.evaluation.scores import Metrics, encode_scores, pooled_metrics, scores_length
+from fedhealth.evaluation.vector import (
+    Evaluation,
+    decode_evaluation,
+    encode_evaluation,
+    evaluation_length,
+    headline_metric,
+    prefix_of,
+)
 
-__all__ = ["Metrics", "encode_scores", "pooled_metrics", "scores_length"]
+__all__ = [
+    "Evaluation",
+    "Metrics",
+    "decode_evaluation",
+    "encode_evaluation",
+    "encode_scores",
+    "evaluation_length",
+    "headline_metric",
+    "pooled_metrics",
+    "prefix_of",
+    "scores_length",
+]

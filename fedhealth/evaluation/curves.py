@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.float64]
-_NORMAL_975 = 1.959963984540054
+NORMAL_975 = 1.959963984540054
+"""The standard normal quantile of a two-sided 95% interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area under the ROC curve, its 95% interval and the most that binning can hide."""
+    """An area under the ROC curve or a C-index, its 95% interval and the most that binning can hide."""
 
     value: float
     low: float
@@ -22,9 +23,6 @@ class Area:
 
 def auroc_with_interval(negatives: Counts, positives: Counts) -> Area:
     """Area under the ROC curve of binned scores, ties counting half, with DeLong's 95% interval.
-
-    The interval is DeLong's over the binned scores; where his variance is 0 (perfect separation) that of
-    Hanley and McNeil with the area drawn in by half a pair, so that it is never empty.
 
     Args:
       negatives: counts per bin, in rising order of score, at least one in total.
@@ -42,11 +40,27 @@ def auroc_with_interval(negatives: Counts, positives: Counts) -> Area:
     above = (m - np.cumsum(positives) + positives / 2) / m
     value = float((positives * below).sum() / m)
     variance = _spread(positives, below, value) / m + _spread(negatives, above, value) / n
+    ties = float((positives * negatives).sum() / (2 * m * n))
+    return interval_of(value, variance, sizes=(m, n), resolution=ties)
+
+
+def interval_of(value: float, variance: float, *, sizes: tuple[float, float], resolution: float) -> Area:
+    """The 95% interval of an area or a C-index.
+
+    Where the variance is 0 (perfect separation) that of Hanley and McNeil with the area drawn in by half a pair, so
+    that the interval is never empty.
+
+    Args:
+      value: the area.
+      variance: of the area.
+      sizes: rows of each class, at least one.
+      resolution: the most that binning can hide.
+    """
+    m, n = sizes
     if variance <= 0.0:
         variance = _hanley_mcneil(min(max(value, 0.5 / (m * n)), 1 - 0.5 / (m * n)), m, n)
-    half = _NORMAL_975 * math.sqrt(variance)
-    ties = float((positives * negatives).sum() / (2 * m * n))
-    return Area(value=value, low=max(0.0, value - half), high=min(1.0, value + half), resolution=ties)
+    half = NORMAL_975 * math.sqrt(variance)
+    return Area(value=value, low=max(0.0, value - half), high=min(1.0, value + half), resolution=resolution)
 
 
 def auprc(negatives: Counts, positives: Counts) -> float:

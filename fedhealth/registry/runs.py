@@ -187,8 +187,13 @@ def open_study_run(
 def _metrics(metrics: Mapping[str, float | None], *, at_ms: int, step: int) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    known = {name: float(value) for name, value in metrics.items() if value is not None}
+    known = {_metric_name(name): float(value) for name, value in metrics.items() if value is not None}
     return [Metric(name, value, at_ms, step) for name, value in known.items()]
+
+
+def _metric_name(name: str) -> str:
+    """A name in the signs that MLflow allows: ``age_band=80+.auroc`` is ``age_band:80 and over.auroc``."""
+    return name.replace("=", ":").replace("+", " and over")
 
 
 def _params(params: Mapping[str, Setting]) -> "list[Param]":

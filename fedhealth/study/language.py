@@ -411,8 +411,14 @@ class Evaluation(Section):
     """What is reported, the smallest cell that is shown, and whether sites compare their data (round 0)."""
 
     compare_sites: bool = True
-    subgroups: tuple[Literal["sex", "age_band"], ...] = ("sex", "age_band")
+    subgroups: tuple[Literal["sex", "age_band", "race"], ...] = ("sex", "age_band")
     min_cell: int = Field(default=11, ge=11)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.subgroups)) < len(self.subgroups):
+            raise ValueError("subgroups names one twice")
+        return self
 
 
 class Release(Section):

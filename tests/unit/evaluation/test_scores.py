@@ -4,6 +4,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from fedhealth.evaluation import encode_scores as encode_rows
 from fedhealth.evaluation import pooled_metrics, scores_length
+from fedhealth.evaluation.bands import BANDS
 from fedhealth.evaluation.curves import auroc_with_interval
 
 BINS = 512
@@ -50,10 +51,16 @@ def test_equal_scores_count_half():
 def test_brier_and_calibration_are_exact():
     scores, labels = cohort(1, 2000)
     metrics = pooled_metrics(encode_scores(scores, labels))
-    assert metrics.brier == pytest.approx(brier_score_loss(labels, scores), abs=1e-6)
+    assert metrics.brier == pytest.approx(brier_score_loss(labels, scores), abs=1e-8)
     tenth = np.minimum((scores.astype(float) * 10).astype(int), 9)
+    counts = np.array([[(labels[tenth == t] == side).sum() for side in (0, 1)] for t in range(10)])
+    assert counts[8:].sum(axis=0).min() < 11 <= counts[:8].min()  # so the last three tenths are one
+    tenth = np.minimum(tenth, 7)
     gaps = [abs((scores[tenth == t].astype(float) - labels[tenth == t]).sum()) for t in range(10)]
-    assert metrics.ece == pytest.approx(sum(gaps) / 2000, abs=1e-5)
+    assert metrics.ece == pytest.approx(sum(gaps) / 2000, abs=1e-8)
+    assert metrics.calibration_in_the_large == pytest.approx(
+        labels.mean() - scores.astype(float).mean(), abs=1e-8
+    )
 
 
 def test_average_precision_is_that_of_the_binned_scores():
@@ -70,7 +77,9 @@ def test_sites_add_up_to_the_pooled_cohort():
     assert total.dtype == np.int64
     assert total.shape == (scores_length(),)
     np.testing.assert_array_equal(total[: 2 * BINS], whole[: 2 * BINS])
-    assert np.abs(total[2 * BINS + 2 :] - whole[2 * BINS + 2 :]).max() <= len(parts)
+    sums = 2 * BINS + 4 * BANDS
+    np.testing.assert_array_equal(total[2 * BINS : sums], whole[2 * BINS : sums])
+    assert np.abs(total[sums:] - whole[sums:]).max() <= len(parts)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,14 @@ def test_search_lists_studies_and_not_their_rounds(registry: Registry, run: Stud
     assert registry.search("unknown-study") == ()
 
 
+def test_figures_of_subgroups_and_classes_are_found_by_their_names(registry: Registry, run: StudyRun) -> None:
+    run.log_metrics({"death.sex=female.auroc": 0.7, "age_band=80+.n": 40, "where.home.auroc": 0.8})
+    (found,) = [each for each in registry.search(NAME) if each.run_id == run.run_id]
+    assert found.metrics["death.sex:female.auroc"] == 0.7
+    assert found.metrics["age_band:80 and over.n"] == 40
+    assert found.metrics["where.home.auroc"] == 0.8
+
+
 def test_no_user_source_or_commit_is_recorded(run: StudyRun, workdir: Path) -> None:
     with sqlite3.connect(workdir / "mlflow" / "mlflow.db") as db:
         keys = {key for (key,) in db.execute("SELECT key FROM tags WHERE run_uuid = ?", (run.mlflow_run,))}
