@@ -1,5 +1,6 @@
 """Federated evaluation: counts that can be summed securely, and the metrics and tables of the sum."""
 
+from fedhealth.evaluation.cells import Figures, Table
 from fedhealth.evaluation.scores import Metrics, encode_scores, pooled_metrics, scores_length
 from fedhealth.evaluation.vector import (
     Evaluation,
@@ -12,7 +13,9 @@ from fedhealth.evaluation.vector import (
 
 __all__ = [
     "Evaluation",
+    "Figures",
     "Metrics",
+    "Table",
     "decode_evaluation",
     "encode_evaluation",
     "encode_scores",

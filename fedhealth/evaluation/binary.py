@@ -16,7 +16,7 @@ from fedhealth.study.targets import Target
 
 HEADLINE = "auroc"
 BY_GROUP = ("auroc", "low", "high", "auroc_resolution", "calibration_in_the_large", "n", "n_positive")
-BINS = (512, 64)
+BINS = (512, 128)
 
 
 def length(target: Target, *, bins: int) -> int:

@@ -18,7 +18,7 @@ from fedhealth.study.targets import Target
 
 HEADLINE = "auroc"
 BY_GROUP = ("auroc", "low", "high", "accuracy", "n")
-BINS = (512, 32)
+BINS = (512, 128)
 
 
 def sides(labels: NDArray[np.floating]) -> NDArray[np.int64]:

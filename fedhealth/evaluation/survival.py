@@ -23,7 +23,7 @@ from fedhealth.study.targets import Target
 FloatArray = NDArray[np.float64]
 HEADLINE = "c_index"
 BY_GROUP = ("c_index", "low", "high", "n", "n_events")
-BINS = (128, 16)
+BINS = (256, 64)
 _NAMES = ("c_index", "low", "high", "c_index_resolution", "integrated_brier", "n", "n_events")
 
 

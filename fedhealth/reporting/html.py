@@ -1,23 +1,25 @@
 """report.html: one self-contained page; it makes no request."""
 
 from collections import Counter
-from collections.abc import Sequence
 from html import escape
 
-from fedhealth.reporting.console import (
+from fedhealth.reporting.elements import abreast, bullets, details, figure, table
+from fedhealth.reporting.evaluation_html import evaluation_section
+from fedhealth.reporting.plots import comparison_svg, rounds_svg, seconds_svg
+from fedhealth.reporting.report import ComparisonRow, Report, StudyReport
+from fedhealth.reporting.words import (
     LABELS,
-    auroc_rows,
+    columns,
     epsilon_text,
     gains,
     kilobytes,
     model_order,
     not_covered,
     notes,
+    row_of,
     shown,
     trained,
 )
-from fedhealth.reporting.plots import comparison_svg, rounds_svg, seconds_svg
-from fedhealth.reporting.report import ComparisonRow, Report, StudyReport
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #b00020; --good: #1f7a3a; }
@@ -33,6 +35,8 @@ tr.own { font-weight: 600; background: var(--soft); }
 .good { color: var(--good); font-weight: 600; } code { background: var(--soft); padding: .1rem .3rem; }
 figure { margin: 1rem 0; overflow-x: auto; } summary { margin-top: .6rem; }
 figure svg { display: block; width: 100%; min-width: 40rem; height: auto; } figure text { fill: currentColor; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 0 1rem; }
+.plots figure { margin: .5rem 0; } .plots svg { min-width: 17rem; max-width: 30rem; }
 .wide { overflow-x: auto; }
 @media (max-width: 32rem) { th, td { padding: .3rem; font-size: .9rem; } }
 @media print { body { max-width: none; margin: 0; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
@@ -48,9 +52,10 @@ def render_html(report: Report) -> str:
         _summary(report),
         "<h2>Comparison</h2>",
         _comparison(report),
-        _figure(comparison_svg(report), "AUROC with 95% interval, by model"),
+        _comparison_plots(report),
+        evaluation_section(report),
         "<h2>Rounds</h2>",
-        _figure(rounds_svg(report.studies), "Pooled AUROC of the registered model by round"),
+        figure(rounds_svg(report.studies), "The registered model by round"),
         "<h2>Privacy</h2>",
         _privacy(report),
         "<h2>Sites</h2>",
@@ -60,11 +65,11 @@ def render_html(report: Report) -> str:
         "<h2>Provenance</h2>",
         _provenance(report),
         "<h2>Time</h2>",
-        _figure(seconds_svg(report.seconds), "Seconds per stage"),
+        figure(seconds_svg(report.seconds), "Seconds per stage"),
         "<h2>Notes</h2>",
-        _list([*notes(report), *_missing(report)]),
+        bullets([*notes(report), *_missing(report)]),
         "<h2>Look further</h2>",
-        _list([f"{name}: {command}" for name, command in report.open_with.items()], code=True),
+        bullets([f"{name}: {command}" for name, command in report.open_with.items()], code=True),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
@@ -80,10 +85,8 @@ def _summary(report: Report) -> str:
         if report.log.verified
         else '<span class="bad">NOT VERIFIED</span>'
     )
-    found = "; ".join(f"{name} {gain:+.3f}" for name, gain in gains(report).items())
-    gained = (
-        f" Weighted federated over mean local-only AUROC, neither private: {escape(found)}." if found else ""
-    )
+    found = "; ".join(f"{gain.where} {gain.value:+.3f} {gain.metric}" for gain in gains(report))
+    gained = f" Weighted federated over mean local-only, neither private: {escape(found)}." if found else ""
     return (
         f"<p>{escape(took_part)}. Epsilon of all studies together: "
         f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. Transparency log: {verdict}.{gained}</p>"
@@ -91,19 +94,28 @@ def _summary(report: Report) -> str:
 
 
 def _comparison(report: Report) -> str:
-    rows = auroc_rows(report)
-    head = "".join(f'<th class="n" scope="col">{escape(study.outcome)}</th>' for study in report.studies)
+    compared = columns(report)
+    head = "".join(f'<th class="n" scope="col">{escape(column.title)}</th>' for column in compared)
     body = []
     for model in model_order(report):
-        own = [study for study in report.studies if _is_own(rows.get((model, study.study)))]
-        figures = [escape(shown(rows.get((model, study.study)))) for study in report.studies]
-        cells = "".join(f'<td class="n">{figure.replace(", ", ",&nbsp;")}</td>' for figure in figures)
-        row_class = ' class="own"' if own else ""
+        rows = [row_of(column, model) for column in compared]
+        cells = "".join(f'<td class="n">{escape(shown(row)).replace(", ", ",&nbsp;")}</td>' for row in rows)
+        row_class = ' class="own"' if any(map(_is_own, rows)) else ""
         label = escape(LABELS[model]) + _mark(report, model)
         body.append(f'<tr{row_class}><th scope="row">{label}</th>{cells}</tr>')
     return (
-        f'<div class="wide" tabindex="0"><table><caption>AUROC [95% interval] on the pooled test sets of all sites</caption>'
+        '<div class="wide" tabindex="0"><table><caption>Figure [95% interval] on the pooled test sets of all sites</caption>'
         f'<thead><tr><th scope="col">model</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _comparison_plots(report: Report) -> str:
+    models = model_order(report)
+    return abreast(
+        [
+            figure(comparison_svg(column, models), f"{column.title} with 95% interval, by model")
+            for column in columns(report)
+        ]
     )
 
 
@@ -115,12 +127,11 @@ def _mark(report: Report, model: str) -> str:
     """What a row is, where it is not a study's own model."""
     if model == "upper_bound":
         return ' <span class="reference">not a model</span>'
-    rows = auroc_rows(report)
-    found = {study.outcome: rows.get((model, study.study)) for study in report.studies}
-    references = [outcome for outcome, row in found.items() if row is not None and row.is_reference]
+    found = [row for column in columns(report) if (row := row_of(column, model)) is not None]
+    references = dict.fromkeys(row.outcome for row in found if row.is_reference)
     if not references:
         return ""
-    where = f" for {', '.join(references)}" if any(map(_is_own, found.values())) else ""
+    where = f" for {', '.join(references)}" if any(map(_is_own, found)) else ""
     return f' <span class="reference">reference{escape(where)}, epsilon = ∞, never registered</span>'
 
 
@@ -129,12 +140,12 @@ def _privacy(report: Report) -> str:
         (study.study, study.privacy.mode, epsilon_text(study.privacy.epsilon), _delta(study.privacy.delta))
         for study in report.studies
     ]
-    table = _table(("study", "mode", "epsilon (largest site)", "delta"), rows)
+    spent = table(("study", "mode", "epsilon (largest site)", "delta"), rows)
     return (
-        table
+        spent
         + "<p>The unit is the patient. Epsilons of studies over the same patients add up. "
         + "What follows was computed from patients and is <b>not</b> covered by epsilon:</p>"
-        + _list(not_covered(report))
+        + bullets(not_covered(report))
     )
 
 
@@ -149,7 +160,7 @@ def _sites(report: Report) -> str:
         for study in report.studies
     ]
     rows = [(name, *(told.get(name, "-") for told in states)) for name in names]
-    return _table(("site", *(study.study for study in report.studies)), rows)
+    return table(("site", *(study.study for study in report.studies)), rows)
 
 
 def _quality(report: Report) -> str:
@@ -161,12 +172,12 @@ def _quality(report: Report) -> str:
         (site, str(each.passed), str(len(each.failed)), ", ".join(each.drift) or "-")
         for site, each in sorted(told.items())
     ]
-    table = _table(("site", "checks passed", "failed", "unlike the other sites in"), rows)
+    checks = table(("site", "checks passed", "failed", "unlike the other sites in"), rows)
     failed = Counter(name for each in told.values() for name in each.failed)
-    names = _table(
+    names = table(
         ("check that failed", "sites"), [(name, f"{n} of {len(told)}") for name, n in failed.most_common()]
     )
-    return f"<details><summary>Data quality, as each site told it</summary>{table}{names if failed else ''}</details>"
+    return details("Data quality, as each site told it", checks + (names if failed else ""))
 
 
 def _attrition(study: StudyReport) -> str:
@@ -176,8 +187,8 @@ def _attrition(study: StudyReport) -> str:
         return ""
     steps = [str(each["step"]) for each in study.attrition[sites[0]]]
     rows = [(site, *(_count(each["patients"]) for each in study.attrition[site])) for site in sites]
-    table = _table(("site", *steps), rows, css="wide whole")
-    return f"<details><summary>Attrition, {escape(study.study)} (patients left after each step)</summary>{table}</details>"
+    left = table(("site", *steps), rows, css="wide whole")
+    return details(f"Attrition, {study.study} (patients left after each step)", left)
 
 
 def _count(value: str | int | None) -> str:
@@ -195,7 +206,7 @@ def _provenance(report: Report) -> str:
         for study in report.studies
     ]
     return (
-        _table(("model", "run", "study digest", "sent per site and round"), rows, css="wide whole")
+        table(("model", "run", "study digest", "sent per site and round"), rows, css="wide whole")
         + f"<p>Log: {report.log.size} entries, root <code>{escape(report.log.root)}</code>. "
         + "Prove it yourself: <code>fedhealth audit verify WORKDIR</code></p>"
     )
@@ -207,24 +218,3 @@ def _missing(report: Report) -> list[str]:
         for study in report.studies
         if study.missing_features
     ]
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f'<figure role="img" tabindex="0" aria-label="{escape(caption)}">{svg}</figure>'
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, css: str = "wide") -> str:
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f'<div class="{css}" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _list(items: list[str], *, code: bool = False) -> str:
-    shape = (lambda text: f"<code>{text}</code>") if code else (lambda text: text)
-    return (
-        "<ul>" + "".join(f"<li>{shape(escape(item))}</li>" for item in items) + "</ul>"
-        if items
-        else "<p>None.</p>"
-    )

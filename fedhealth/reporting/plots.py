@@ -4,84 +4,111 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedhealth.reporting.console import LABELS, SUPPRESSED, auroc_rows, model_order
-from fedhealth.reporting.report import Report, StudyReport
+from fedhealth.reporting.report import RoundFigures, StudyReport
+from fedhealth.reporting.words import LABELS, SUPPRESSED, Column, metric_name, row_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0b6e99", "#b3541e", "#4b7f52", "#9a62ae", "#946b2d", "#7a7a7a", "#b84a5a")
+CHANCE = {"auroc": (0.5, "chance"), "c_index": (0.5, "chance"), "r2": (0.0, "the mean")}
+"""By metric, what a model without any information reaches, and how it is called."""
+NARROW = 4.2
+"""Inches of a plot that fits a phone."""
 
 
-def comparison_svg(report: Report) -> str:
-    """AUROC of every model with its 95% interval, one panel per outcome."""
-    figure = _figure(width=9.0, height=1.0 + 0.45 * len(model_order(report)))
-    axes = figure.subplots(1, len(report.studies), sharey=True, squeeze=False)[0]
-    models = list(reversed(model_order(report)))
-    for axis, study in zip(axes, report.studies, strict=True):
-        for height, model in enumerate(models):
-            row = auroc_rows(report).get((model, study.study))
-            if row is None:
-                continue
-            if row.value is None:
-                place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center"}
-                axis.text(0.97, height, SUPPRESSED, size=8, **place)
-                continue
-            low, high = (
-                row.low if row.low is not None else row.value,
-                row.high if row.high is not None else row.value,
-            )
+def comparison_svg(column: Column, models: Sequence[str]) -> str:
+    """Every model's figure in one column of the comparison, with its 95% interval."""
+    models = list(reversed(models))
+    figure = new_figure(width=NARROW, height=1.0 + 0.4 * len(models))
+    axis = figure.subplots()
+    for height, model in enumerate(models):
+        if (row := row_of(column, model)) is not None:
             colour = COLOURS[list(LABELS).index(model) % len(COLOURS)]
-            axis.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.6)
-            axis.plot([row.value], [height], "o", color=colour)
-        axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
-        axis.set_title(study.outcome)
-        axis.set_xlabel("AUROC (dotted: chance)")
-        axis.set_yticks(range(len(models)), [LABELS[model].replace(" (", "\n(") for model in models])
-        axis.set_ylim(-0.6, len(models) - 0.4)
-        axis.grid(axis="x", alpha=0.3)
-    return _svg(figure)
+            draw_interval(axis, height, (row.value, row.low, row.high), colour=colour)
+    axis.set_title(column.outcome)
+    draw_chance(axis, column.metric)
+    axis.set_yticks(range(len(models)), [LABELS[model].replace(" (", "\n(") for model in models])
+    axis.set_ylim(-0.6, len(models) - 0.4)
+    return svg_of(figure)
 
 
 def rounds_svg(studies: Sequence[StudyReport]) -> str:
-    """Pooled AUROC of the registered model by round."""
+    """The registered model by round, one panel per metric, one line per study and outcome."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(width=9.0, height=3.2)
-    axis = figure.subplots()
-    for colour, study in zip(COLOURS, studies, strict=False):
-        points = [(each.round, each.auroc) for each in study.rounds_figures if each.auroc is not None]
-        label = study.outcome if points else f"{study.outcome}: {SUPPRESSED}"
-        axis.plot([x for x, _ in points], [y for _, y in points], marker="o", color=colour, label=label)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlim(0.5, max(len(study.rounds_figures) for study in studies) + 0.5)
-    if all(each.auroc is None for study in studies for each in study.rounds_figures):
-        axis.set_yticks([])
-    axis.set_xlabel("round (the model it opened with)")
-    axis.set_ylabel("pooled AUROC")
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
-    return _svg(figure)
+    lines = [line for study in studies for line in _lines(study)]
+    metrics = list(dict.fromkeys(metric for metric, _, _ in lines))
+    figure = new_figure(width=9.0, height=3.2)
+    for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        own = [(label, points) for each, label, points in lines if each == metric]
+        for number, (label, points) in enumerate(own):
+            name = label if points else f"{label}: {SUPPRESSED}"
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot([x for x, _ in points], [y for _, y in points], marker="o", color=colour, label=name)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(0.5, max(len(study.rounds_figures) for study in studies) + 0.5)
+        if not any(points for _, points in own):
+            axis.set_yticks([])
+        axis.set_xlabel("round (the model it opened with)")
+        axis.set_ylabel(f"pooled {metric_name(metric)}")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    return svg_of(figure)
 
 
 def seconds_svg(seconds: dict[str, float]) -> str:
     """Where the time went."""
-    figure = _figure(width=9.0, height=0.8 + 0.32 * len(seconds))
+    figure = new_figure(width=9.0, height=0.8 + 0.32 * len(seconds))
     axis = figure.subplots()
     names = list(reversed(seconds))
     axis.barh(names, [seconds[name] for name in names], color=COLOURS[0])
     axis.set_xlabel("seconds")
     axis.grid(axis="x", alpha=0.3)
-    return _svg(figure)
+    return svg_of(figure)
 
 
-def _figure(*, width: float, height: float) -> "Figure":
+def draw_interval(
+    axis: "Axes",
+    height: float,
+    told: tuple[float | None, float | None, float | None],
+    *,
+    colour: str,
+    otherwise: str = SUPPRESSED,
+) -> None:
+    """A figure with its interval at a height of the axis, or the words that it is suppressed."""
+    value, low, high = told
+    if value is None:
+        across = axis.get_yaxis_transform()
+        axis.text(0.5, height, otherwise, size=8, transform=across, ha="center", va="center")
+        return
+    ends = [value if low is None else low, value if high is None else high]
+    axis.plot(ends, [height, height], color=colour, linewidth=3, alpha=0.6)
+    axis.plot([value], [height], "o", color=colour)
+
+
+def draw_chance(axis: "Axes", metric: str, *, overall: float | None = None) -> None:
+    """Name the axis of a metric, with a dotted line where a model knows nothing, a dashed one for everybody."""
+    place, lines = CHANCE.get(metric), []
+    if place:
+        axis.axvline(place[0], color="black", linewidth=0.8, linestyle=":")
+        lines.append(f"dotted: {place[1]}")
+    if overall is not None:
+        axis.axvline(overall, color=COLOURS[1], linewidth=1.0, linestyle="--")
+        lines.append("dashed: all")
+    axis.set_xlabel(metric_name(metric) + (f" ({', '.join(lines)})" if lines else ""))
+    axis.grid(axis="x", alpha=0.3)
+
+
+def new_figure(*, width: float, height: float) -> "Figure":
+    """An empty figure, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: "Figure") -> str:
+def svg_of(figure: "Figure") -> str:
     """The figure as an SVG element, the same bytes for the same data; what is black takes the page's colour of text."""
     import matplotlib as mpl
 
@@ -90,3 +117,21 @@ def _svg(figure: "Figure") -> str:
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     text = out.getvalue().replace("#000000", "currentColor")
     return text[text.index("<svg") :]
+
+
+def _lines(study: StudyReport) -> list[tuple[str, str, list[tuple[int, float]]]]:
+    """Metric, label and points of every outcome of a study."""
+    metrics = {row.outcome: row.metric for row in reversed(study.comparison)}
+    found = []
+    for outcome in study.outcome_names:
+        values = [(each.round, _of_round(each, outcome, study)) for each in study.rounds_figures]
+        points = [(number, value) for number, value in values if value is not None]
+        found.append((metrics.get(outcome, "auroc"), outcome, points))
+    return found
+
+
+def _of_round(each: RoundFigures, outcome: str, study: StudyReport) -> float | None:
+    """An outcome's figure in a round; older reports know one study-wide AUROC."""
+    if each.figures or outcome != study.outcome:
+        return each.figures.get(outcome)
+    return each.auroc

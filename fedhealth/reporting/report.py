@@ -13,6 +13,10 @@ ModelName = Literal[
 ]
 
 
+Lines = tuple[dict[str, float | str | None], ...]
+"""Lines of one table; None where fewer than 11 people would show."""
+
+
 class Part(BaseModel):
     """A frozen, strict, closed part of a report."""
 
@@ -48,6 +52,19 @@ class ComparisonRow(Part):
     is_reference: bool
 
 
+class SubgroupRow(Part):
+    """How the registered model does for one band of a subgrouping; None where fewer than 11 people would show."""
+
+    outcome: str
+    subgrouping: str
+    band: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+
+
 class Privacy(Part):
     """What was spent; epsilon None means no guarantee. ``not_covered``: releases outside epsilon."""
 
@@ -60,10 +77,14 @@ class Privacy(Part):
 
 
 class RoundFigures(Part):
-    """One round: pooled figures of the model it opened with, sites in its sums, wall time."""
+    """One round: pooled figures of the model it opened with, sites in its sums, wall time.
+
+    ``figures`` holds every outcome's own metric; ``auroc`` that of a study of one yes or no.
+    """
 
     round: int
     auroc: float | None
+    figures: dict[str, float | None] = {}
     sites: int
     seconds: float
 
@@ -85,12 +106,17 @@ class Log(Part):
 
 
 class StudyReport(Part):
-    """The report of one study. Schema version 1; keys may be added, never renamed."""
+    """The report of one study. Schema version 1; keys may be added, never renamed.
+
+    ``outcome`` is the first of ``outcomes`` (empty where it is the only one). ``metrics`` and ``tables`` are the
+    registered model's, by the flat names of `fedhealth.evaluation.Evaluation`.
+    """
 
     schema_version: Literal[1] = 1
     study: str
     title: str
     outcome: str
+    outcomes: tuple[str, ...] = ()
     study_digest: str
     run: str
     sites: tuple[SiteState, ...]
@@ -98,6 +124,8 @@ class StudyReport(Part):
     rounds_figures: tuple[RoundFigures, ...]
     comparison: tuple[ComparisonRow, ...]
     metrics: dict[str, float | None]
+    tables: dict[str, Lines] = {}
+    subgroups: tuple[SubgroupRow, ...] = ()
     privacy: Privacy
     upload_bytes_per_site_round: int
     seconds: dict[str, float]
@@ -107,6 +135,15 @@ class StudyReport(Part):
     quality: dict[str, SiteQuality] = {}
     missing_features: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def outcome_names(self) -> tuple[str, ...]:
+        """The study's outcomes, in its order."""
+        return self.outcomes or (self.outcome,)
+
+    def prefix_of(self, outcome: str) -> str:
+        """What stands before an outcome's names in ``metrics`` and ``tables``."""
+        return f"{outcome}." if len(self.outcome_names) > 1 else ""
 
 
 class Report(StudyReport):

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from simulator.reports import row, study_report
+from simulator.reports import evaluated_report, row, study_report
 
 from fedhealth.reporting import make_report, render_html
 
@@ -82,12 +82,12 @@ def test_a_browser_draws_every_study_table_and_plot_without_error_request_or_sid
     assert told["requests"] == []
     assert told["width"] == width
     assert not told["sideways"]
-    assert len(told["boxes"]) == 3
-    assert all(drawn > 300 and height > 100 for drawn, height in told["boxes"])
+    assert len(told["boxes"]) == 4
+    assert all(drawn > 270 and height > 100 for drawn, height in told["boxes"])
     assert min(told["marks"]) > 10
-    comparison, rounds, seconds = told["words"]
-    assert "secure + DP" in comparison
-    assert "suppressed (<11)" in comparison
+    first, second, rounds, seconds = told["words"]
+    assert "secure + DP" in first
+    assert "suppressed (<11)" in second
     assert "readmission" in rounds
     assert "death" in rounds
     assert "harmonise" in seconds
@@ -95,6 +95,22 @@ def test_a_browser_draws_every_study_table_and_plot_without_error_request_or_sid
         assert words in told["text"]
     assert min(told["tables"]) >= 2
     assert len(told["tables"]) == 6
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_an_evaluation_is_drawn_within_the_width_of_a_phone(tmp_path, width):
+    told, console = seen(render_html(make_report((evaluated_report(),), open_with={})), tmp_path, width=width)
+    assert console == []
+    assert told["requests"] == []
+    assert not told["sideways"]
+    *narrow, _, _ = told["boxes"]  # rounds and seconds scroll by themselves
+    assert len(narrow) == 4 + 2 + 4
+    assert all(270 < drawn < width for drawn, _ in narrow)
+    assert min(told["marks"]) > 10
+    assert "net benefit" in told["words"][5]
+    assert "suppressed" in told["words"][6]
+    for words in ("ward: death", "ward: survival", "All figures", "Suppressed is what tells"):
+        assert words in told["text"]
 
 
 def test_plots_take_the_colour_of_the_text_in_light_and_in_dark(page, tmp_path):

@@ -9,6 +9,7 @@ from simulator.reports import row, study_report
 from fedhealth.reporting import make_report, read_report, render_console, render_html, write_report_json
 from fedhealth.reporting.plots import comparison_svg, rounds_svg
 from fedhealth.reporting.report import SiteQuality, SiteState
+from fedhealth.reporting.words import columns
 
 DOCUMENTED = {
     "schema_version": None,
@@ -166,7 +167,8 @@ def test_plots_name_what_is_suppressed():
     rounds = tuple(each.model_copy(update={"auroc": None}) for each in study_report().rounds_figures)
     hidden = study_report(comparison=(row("federated_dp", None, is_reference=False),), rounds_figures=rounds)
     report = make_report((hidden,), open_with={})
-    assert "suppressed" in comparison_svg(report)
+    (column,) = columns(report)
+    assert "suppressed" in comparison_svg(column, ["federated_dp"])
     assert "readmission: suppressed" in rounds_svg(report.studies)
     assert "suppressed" not in rounds_svg((study_report(),))
 
