@@ -221,29 +221,35 @@ def _of_kind(key: str, otherwise: Widths | None) -> Any:
     return Field(default_factory=lambda section: _LAYERS.get(section.get("kind", ""), {}).get(key, otherwise))
 
 
-class Model(Section):
-    """The network. Each kind has keys of its own; dropout comes behind the first layers of hidden, shared or dense.
+_STEPWISE_KEYS = {"gbm": ("depth", "learning_rate", "l2", "min_people"), "cox": ("ridge",)}
 
-    linear: none. mlp: ``hidden``. lstm: ``units`` of its stacked recurrent layers, ``dense`` behind them.
-    multitask: ``shared`` layers, and behind them the layers of each outcome's ``heads``.
+
+class Model(Section):
+    """The network; ``hidden`` and ``dropout`` belong to the mlp, the rest to other kinds.
+
+    gbm: ``depth`` of a tree, ``learning_rate`` of its leaves, ``l2`` on their values, ``min_people`` on each side of
+    a split. cox: ``ridge`` on coefficients per standard deviation.
     """
 
     kind: Literal["linear", "mlp", "lstm", "multitask", "gbm", "cox"] = "mlp"
-    hidden: Widths = _of_kind("hidden", ())
-    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = _of_kind("dropout", ())
-    units: Annotated[Widths, Field(min_length=1, max_length=4)] | None = _of_kind("units", None)
-    dense: Widths | None = _of_kind("dense", None)
-    shared: Widths | None = _of_kind("shared", None)
-    heads: Widths | None = _of_kind("heads", None)
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (256, 128, 64)
+    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = (0.3, 0.2)
+    units: Count | None = None
+    dense: tuple[Count, ...] | None = None
+    shared: tuple[Count, ...] | None = None
+    heads: tuple[Count, ...] | None = None
+    depth: int = Field(default=4, ge=1, le=6)
+    learning_rate: float = Field(default=0.1, gt=0.0, le=1.0)
+    l2: Positive = 1.0
+    min_people: int = Field(default=20, ge=11)
+    ridge: Positive = 1.0
 
     @model_validator(mode="after")
-    def _keys_belong_to_the_kind(self) -> Self:
-        own = _LAYERS.get(self.kind, {})
-        for key in ("hidden", "dropout", "units", "dense", "shared", "heads"):
-            if key not in own and getattr(self, key):
-                raise ValueError(f"{key} does not belong to kind {self.kind}")
-            if key in own and getattr(self, key) is None:
-                raise ValueError(f"kind {self.kind} needs {key}")
+    def _stepwise_keys_belong_to_the_kind(self) -> Self:
+        for kind, keys in _STEPWISE_KEYS.items():
+            for key in keys:
+                if kind != self.kind and getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} belongs to kind {kind}")
         return self
 
     @model_validator(mode="after")

@@ -85,6 +85,17 @@ class Study(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stepwise_models_fit(self) -> Self:
+        kinds = tuple(outcome.kind for outcome in self.outcomes.values())
+        if self.model.kind == "gbm" and (len(kinds) > 1 or kinds[0] in ("survival", "disposition")):
+            raise ValueError("model.kind gbm needs one outcome, a yes or no or a number")
+        if self.model.kind == "cox" and kinds != ("survival",):
+            raise ValueError("model.kind cox needs one outcome, of kind survival")
+        if self.model.kind == "cox" and self.training.rounds < 3:
+            raise ValueError("model.kind cox needs three training.rounds: one counts, one fits, one closes")
+        return self
+
     @property
     def outcome_name(self) -> str:
         """Key of the study's first outcome."""
