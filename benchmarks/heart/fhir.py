@@ -1,9 +1,8 @@
 """The UCI heart disease files as four hospitals' FHIR R4: NDJSON by resource type, and each hospital's site map.
 
-Every one of the 920 rows becomes a person, whose identity is invented: an ambulatory visit on one and the same day,
-what was measured in it, and the diagnosis three days later, confirmed or refuted. What the file does not have has no
-resource; a 0 that UCI uses for a missing number (cholesterol in Switzerland) is written as 0, for it is what FLamby
-trains on. FLamby's complete cases and its split are observations too.
+A row becomes a person, whose identity is invented: an ambulatory visit on one and the same day, what was measured in
+it, and the diagnosis three days later, confirmed or refuted. What the file does not have has no resource; a 0 that UCI uses for a missing number (cholesterol in Switzerland) is written as 0, for it is what FLamby
+trains on. FLamby's split is an observation too.
 """
 
 import json
@@ -44,10 +43,15 @@ NAMED = {
 stays in its CDM. Source of the chest pains: DICOM CID 3202."""
 
 
-def write_hospitals(data: Path, out: Path) -> tuple[str, ...]:
+def write_hospitals(data: Path, out: Path, *, complete_only: bool) -> tuple[str, ...]:
     """Write ``out/<hospital>/fhir`` and ``out/<hospital>/site-map`` for every file of the data.
 
     Guarantees: the same files give the same bytes.
+
+    Args:
+      data: the folder of the files.
+      out: where the hospitals' folders go.
+      complete_only: whether only FLamby's 740 rows become persons, and the 180 others nothing.
 
     Returns:
       The hospitals' names.
@@ -56,16 +60,19 @@ def write_hospitals(data: Path, out: Path) -> tuple[str, ...]:
       OSError: a file is missing, or a folder exists.
     """
     for file, name in HOSPITALS.items():
-        write_hospital(out / name, name, read_rows(data / f"processed.{file}.data"))
+        rows = read_rows(data / f"processed.{file}.data")
+        write_hospital(out / name, name, rows, complete_only=complete_only)
     return tuple(HOSPITALS.values())
 
 
-def write_hospital(folder: Path, name: str, rows: Sequence[HeartRow]) -> None:
+def write_hospital(folder: Path, name: str, rows: Sequence[HeartRow], *, complete_only: bool = False) -> None:
     """Write one hospital's rows, and its site map, into a new folder."""
     (folder / "fhir").mkdir(parents=True)
     (folder / "site-map").mkdir()
     lines: dict[str, list[str]] = {}
     for number, (row, fold) in enumerate(zip(rows, assign_folds(tuple(rows)), strict=True), start=1):
+        if complete_only and not row.is_complete:
+            continue
         for resource in resources_of(row, f"heart-{name}-{number}", fold=fold):
             lines.setdefault(str(resource["resourceType"]), []).append(json.dumps(resource))
     for kind, each in lines.items():
@@ -120,7 +127,6 @@ def _observed(row: HeartRow, fold: Fold | None) -> dict[str, tuple[str, tuple[st
         "pain": (exam, (HOUSE, "cp"), _coded(CHEST_PAIN, row.chest_pain)),
         "ecg": (exam, (HOUSE, "restecg"), _coded(ECG, row.ecg)),
         "angina": (exam, (HOUSE, "exang"), _flag(row.has_exercise_angina)),
-        "complete": ("survey", (HOUSE, "complete-case"), _flag(row.is_complete)),
         "split": ("survey", (HOUSE, "split"), None if fold is None else _concept(fold)),
     }
     return {

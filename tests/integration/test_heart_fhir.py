@@ -100,7 +100,6 @@ def test_a_complete_row_says_all_that_the_file_says(rows):
         "split": "test",
     }
     assert values["exang"] is True
-    assert values["complete-case"] is True
     assert said["-chd"]["verificationStatus"]["coding"][0]["code"] == "confirmed"
     assert said["-chd"]["recordedDate"] > said["-visit"]["period"]["end"]
 
@@ -112,7 +111,7 @@ def _items(value):
 def test_what_the_file_does_not_have_has_no_resource(rows):
     said = list(resources_of(rows[2], "heart-x-3", fold=None))
     observed = {each["code"]["coding"][0]["code"] for each in said if each["resourceType"] == "Observation"}
-    assert observed == {"cp", "complete-case"}
+    assert observed == {"cp"}
     (diagnosis,) = [each for each in said if each["resourceType"] == "Condition"]
     assert diagnosis["verificationStatus"]["coding"][0]["code"] == "refuted"
     assert "clinicalStatus" not in diagnosis
@@ -125,6 +124,15 @@ def test_the_same_rows_give_the_same_bytes(tmp_path, rows):
     assert len(files) == 6
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_complete_cases_alone_are_the_same_persons(tmp_path, rows):
+    for name, complete_only in (("all", False), ("complete", True)):
+        write_hospital(tmp_path / name, "x", rows, complete_only=complete_only)
+    lines = [
+        (tmp_path / name / "fhir" / "Patient.ndjson").read_text().splitlines() for name in ("all", "complete")
+    ]
+    assert lines[1] == [line for line, is_complete in zip(lines[0], COMPLETE, strict=True) if is_complete]
 
 
 def test_all_of_it_is_valid_fhir_and_loaded(harmonised):
@@ -160,7 +168,6 @@ def test_codes_stay_though_fewer_than_11_people_carry_them(harmonised):
         "JOIN @person p USING (person_id) WHERE year_of_birth = {year} AND observation_source_value NOT LIKE '%split'"
     )
     assert sorted(ask(cdm, query.format(year=1988 - 44))) == [
-        ("complete-case", "true"),
         ("cp", "urn:fedhealth:heart|typical-angina"),
         ("exang", "false"),
         ("restecg", "urn:fedhealth:heart|st-t-abnormality"),
