@@ -216,9 +216,31 @@ def validate(
     console.print(f"{len(report.checks)} checks, none of the blocking ones failed")
 
 
+@study_app.command("init")
+def study_init(
+    name: str = typer.Argument(help="Of the study: small letters, digits, hyphens."),
+    out: Path | None = typer.Option(
+        None, help="File to write; NAME.yaml by default. One that is there is kept."
+    ),
+) -> None:
+    """Write a commented study to start from."""
+    from fedhealth.study.template import study_template
+
+    path, text = out or Path(f"{name}.yaml"), study_template(name)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there already", "name another file with --out") from None
+    except OSError:
+        raise ConfigError(f"{path} cannot be written", "name a file in a folder that exists") from None
+    command = f"fedhealth study run {quote(str(path))} --site NAME=DIR ..."
+    Console().print(f"{path} written; next: {command}", soft_wrap=True, markup=False)
+
+
 @study_app.command("run")
 def study_run(
-    study: Path = typer.Argument(help="The study file."),
+    studies: list[Path] = typer.Argument(help="Study files, run one after the other over the same sites."),
     site: list[str] = typer.Option([], help="NAME=FHIR_OR_CDM_DIR, once per site."),
     site_map: list[str] = typer.Option([], help="NAME=DIR with ConceptMap JSON and site.yaml."),
     consortium: Path | None = typer.Option(None, help="A consortium.yaml instead of --site options."),
@@ -231,8 +253,8 @@ def study_run(
     validate: Validate = "sample",
     json_file: JsonFile = None,
 ) -> None:
-    """Run a whole study in embedded mode over given folders."""
-    from flows.embedded_run import run_one_study
+    """Run whole studies in embedded mode over given folders."""
+    from flows.embedded_run import run_studies
 
     if bool(site) == (consortium is not None):
         raise ConfigError(
@@ -240,8 +262,8 @@ def study_run(
             "give --site NAME=DIR three times or more",
         )
     console = Console()
-    report = run_one_study(
-        study,
+    report = run_studies(
+        studies,
         sites=site,
         site_maps=site_map,
         consortium=consortium,

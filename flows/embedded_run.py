@@ -44,8 +44,8 @@ def run_demo(
     return _shown(place)
 
 
-def run_one_study(
-    study: Path,
+def run_studies(
+    studies: Sequence[Path],
     *,
     sites: Sequence[str],
     site_maps: Sequence[str],
@@ -56,12 +56,12 @@ def run_one_study(
     fhir_validation: FhirValidation,
     console: Console,
 ) -> RenderableType:
-    """Run one study over given folders.
+    """Run studies over given folders, one after the other over the same sites.
 
     Raises:
       FedHealthError: bad input (nothing was written), or a study that cannot go on.
     """
-    load_study(study)
+    _check_names(studies)
     members = load_consortium(consortium) if consortium else consortium_from_options(sites, site_maps)
     check_sources(members)
     place = _new_place(workdir)
@@ -73,7 +73,7 @@ def run_one_study(
         _run_flow(
             server,
             place,
-            (str(study.resolve()),),
+            tuple(str(study.resolve()) for study in studies),
             place.consortium,
             references=references,
             seed=seed,
@@ -82,6 +82,14 @@ def run_one_study(
             fhir_validation=fhir_validation,
         )
     return _shown(place)
+
+
+def _check_names(studies: Sequence[Path]) -> None:
+    """Refuse two studies of one name: they would be one experiment and one model."""
+    names = [load_study(study).name for study in studies]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two of the studies are called {twice[0]}", "give each study a name of its own")
 
 
 def _new_place(workdir: Path) -> Workdir:

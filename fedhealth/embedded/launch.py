@@ -57,7 +57,7 @@ class Launch:
     """One process, forked when first used: it pools rows for the references, verifies, writes the report."""
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
-    references: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    references: dict[str, dict[str, Any]] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
     notify: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
     _cores: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(CORES))
@@ -146,11 +146,11 @@ class Launch:
             time.sleep(POLL_S)
         sites = tuple(site for site in self.sites if site not in self.states)
         with self._assisting, self._stage("references"):
-            rows = self.assistant.submit(
+            told = self.assistant.submit(
                 _references, str(self.workdir.path), sites, study.canonical(), run, self.settings.seed
             ).result()
-        self.references[run] = rows
-        return len(rows)
+        self.references[run] = told
+        return len(told["rows"])
 
     def verify(self) -> bool:
         """Check log, exchange and registry against each other."""
@@ -174,7 +174,8 @@ class Launch:
         return StudyResult(
             study=self.studies[run].canonical(),
             coordinator=json.dumps(content),
-            references=tuple(self.references.get(run, ())),
+            references=tuple(self.references.get(run, {}).get("rows", ())),
+            local_models=self.references.get(run, {}).get("local", {}),
             states=dict(self.states),
             attrition=self._attrition(run),
             verified=self.verified,
@@ -332,9 +333,7 @@ def _start_coordinator(
     )
 
 
-def _references(
-    workdir: str, sites: tuple[str, ...], study: bytes, run: str, seed: int
-) -> list[dict[str, Any]]:
+def _references(workdir: str, sites: tuple[str, ...], study: bytes, run: str, seed: int) -> dict[str, Any]:
     """In the assistant's process, as the two below; the launcher imports nothing of what they use."""
     from fedhealth.embedded.results import reference_rows
 

@@ -19,13 +19,22 @@ import torch
 from numpy.typing import NDArray
 
 from fedhealth.errors import DataError
-from fedhealth.evaluation import Metrics, encode_scores, pooled_metrics, scores_length
+from fedhealth.evaluation import (
+    Figures,
+    decode_evaluation,
+    encode_evaluation,
+    evaluation_length,
+    headline_metric,
+    prefix_of,
+)
 from fedhealth.features.rows import Rows
-from fedhealth.models.networks import initial_weights, network_inputs, predict
+from fedhealth.models.networks import initial_weights, network_inputs
+from fedhealth.models.preprocess import site_statistics
+from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights
 from fedhealth.study.spec import Study
-from fedhealth.study.targets import output_slices, targets_of
+from fedhealth.study.targets import Target, targets_of
 from fedhealth.training.sequential import MakeOptimizer, SequentialTrainer
 from fedhealth.training.stacked import SgdSettings, StackedTrainer
 from fedhealth.training.threads import one_thread
@@ -35,8 +44,8 @@ REFERENCE_ADAM_LR = 3e-3
 
 Dataset = tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]]
 """What a network takes, and labels (rows, targets), of one site's training rows with a known label."""
-Scores = Mapping[str, Metrics]
-"""Pooled metrics by outcome."""
+Scores = Figures
+"""Pooled figures by name, as `fedhealth.evaluation` names them."""
 Progress = Callable[[str], None]
 
 
@@ -121,10 +130,11 @@ def train_references(
             done(name)
         metrics["centralised"] = score(_alone([_pooled(datasets)], start, study, seed)[0])
         done("centralised")
-    models = {"local_mean": tuple(local.values()), **{name: (each,) for name, each in metrics.items()}}
+    models = {"local_mean": list(local.values()), **{name: [each] for name, each in metrics.items()}}
+    targets = targets_of(study)
     rows = [
-        _row(outcome, name, [each[outcome] for each in scores])
-        for outcome in metrics["centralised"]
+        _row(target, prefix_of(target, targets), name, scores)
+        for target in targets
         for name, scores in models.items()
     ]
     return References(rows=tuple(rows), metrics=metrics, local=local)
@@ -138,7 +148,8 @@ def _plainly(study: Study) -> Study:
 
 def _training_fold(rows: Rows, study: Study, statistics: Statistics) -> Dataset:
     fold = rows.where(~rows.is_test & ~np.isnan(rows.labels).all(axis=1))
-    return network_inputs(fold.inputs(), statistics, study), fold.labels
+    own = site_statistics(rows.training().inputs(), statistics, study)
+    return network_inputs(fold.inputs(), own, study), fold.labels
 
 
 def _pooled(datasets: Sequence[Dataset]) -> Dataset:
@@ -192,37 +203,30 @@ def _together(
 
 
 def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: Statistics) -> Scores:
-    """Pooled metrics of every yes or no on all sites' test rows, by the same counts as the study's own model."""
+    """Pooled figures on all sites' test rows, from the same counts as those of the study's own model."""
     targets = targets_of(study)
-    places = [
-        (column, target.name, place)
-        for column, (target, place) in enumerate(zip(targets, output_slices(targets), strict=True))
-        if target.kind == "binary"
-    ]
-    totals = {name: np.zeros(scores_length(), dtype=np.int64) for _, name, _ in places}
+    total = np.zeros(evaluation_length(targets, ()), dtype=np.int64)
     for rows in sites:
         test = rows.test()
-        scores = predict(weights, statistics, study, test.inputs())
-        for column, name, place in places:
-            known = ~np.isnan(test.labels[:, column])
-            totals[name] += encode_scores(
-                scores[known, place.start], test.labels[known, column], test.person[known]
-            )
-    return {name: pooled_metrics(total, min_cell=study.evaluation.min_cell) for name, total in totals.items()}
+        own = site_statistics(rows.training().inputs(), statistics, study)
+        scores = predict(weights, own, study, test.inputs())
+        total += encode_evaluation(scores, test.labels, test.person, test.groups, targets, ())
+    return decode_evaluation(total, targets, (), min_cell=study.evaluation.min_cell).metrics
 
 
-def _row(outcome: str, model: str, metrics: Sequence[Metrics]) -> ComparisonRow:
-    """Mean over models of AUROC and interval; None where any is suppressed."""
+def _row(target: Target, prefix: str, model: str, scores: Sequence[Scores]) -> ComparisonRow:
+    """The mean over models of a target's headline metric and interval; None where any is suppressed."""
 
-    def mean(values: Sequence[float | None]) -> float | None:
-        shown = [value for value in values if value is not None]
-        return float(np.mean(shown)) if len(shown) == len(values) else None
+    def mean(name: str) -> float | None:
+        shown = [value for each in scores if (value := each.get(prefix + name)) is not None]
+        return float(np.mean(shown)) if len(shown) == len(scores) > 0 else None
 
+    metric = headline_metric(target)
     return ComparisonRow(
-        outcome=outcome,
+        outcome=target.name,
         model=model,
-        metric="auroc",
-        value=mean([metric.auroc for metric in metrics]),
-        low=mean([metric.low for metric in metrics]),
-        high=mean([metric.high for metric in metrics]),
+        metric=metric,
+        value=mean(metric),
+        low=mean("low"),
+        high=mean("high"),
     )

@@ -5,45 +5,45 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal
+from typing import Any
 
 from fedhealth.audit import Checkpoint, verify_exchange
 from fedhealth.config import Workdir
 from fedhealth.embedded.references import train_references
+from fedhealth.embedded.study_report import study_report
 from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError
+from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.exchange import open_exchange, read_object
 from fedhealth.features.rows import Rows, load_rows
 from fedhealth.identity import SignedRoster
 from fedhealth.models.statistics import Statistics
 from fedhealth.registry import Registry, artifact_folder, choose_store, store_uri
-from fedhealth.reporting import StudyReport, make_report, render_html, write_report_json
-from fedhealth.reporting.report import (
-    ComparisonRow,
-    Log,
-    ModelName,
-    Privacy,
-    RegisteredModel,
-    RoundFigures,
-    SiteQuality,
-    SiteState,
-)
+from fedhealth.reporting import make_report, render_html, write_report_json
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import round_key
 from fedhealth.study import Study
+from fedhealth.study.targets import targets_of
 from fedhealth.synthetic import oracle_auc
 
 
 def reference_rows(
     workdir_path: str, sites: tuple[str, ...], study_bytes: bytes, run: str, seed: int
-) -> list[dict[str, Any]]:
-    """Train and score the references over the rows of all sites, pooled on this machine."""
+) -> dict[str, Any]:
+    """Train and score the references over the rows of all sites, pooled on this machine.
+
+    Returns:
+      ``rows`` of the comparison, and ``local``: how each site's own model does on the test rows of all sites.
+    """
     workdir, study = Workdir(Path(workdir_path)), Study.from_canonical(study_bytes)
     rows = {site: _rows_in(workdir.site(site) / "rows", study) for site in sites}
     usable = {site: found for site, found in rows.items() if found is not None and len(found.labels) > 0}
     references = train_references(usable, study, _statistics(workdir, run), seed=seed)
-    return [asdict(row) for row in references.rows]
+    targets = targets_of(study)
+    names = [prefix_of(target, targets) + headline_metric(target) for target in targets]
+    local = {site: {name: each.get(name) for name in names} for site, each in references.local.items()}
+    return {"rows": [asdict(row) for row in references.rows], "local": local}
 
 
 def _rows_in(folder: Path, study: Study) -> Rows | None:
@@ -73,7 +73,7 @@ def build_report(
     """Write report.json and report.html, and attach the page to every run in MLflow."""
     workdir = Workdir(Path(workdir_path))
     bounds = oracle_auc([Path(folder) for folder in synthetic]) if synthetic else {}
-    studies = tuple(_study_report(result, seconds, bounds) for result in results)
+    studies = tuple(study_report(result, seconds, bounds) for result in results)
     report = make_report(studies, open_with=_open_with(workdir))
     write_durably(workdir.report_html, render_html(report).encode())
     workdir.report_html.chmod(0o644)
@@ -92,100 +92,6 @@ def _open_with(workdir: Workdir) -> dict[str, str]:
         "Prefect UI": f"PREFECT_HOME={quote(str(workdir.prefect))} {prefect} server start",
         "Verify": f"{fedhealth} audit verify {quote(str(workdir.path))}",
     }
-
-
-def _study_report(
-    result: StudyResult, seconds: dict[str, float], bounds: dict[str, float | None]
-) -> StudyReport:
-    study, told = Study.from_canonical(result.study), json.loads(result.coordinator)
-    private = study.privacy.mode != "none"
-    own = _row(study, "federated_dp" if private else "federated", told["metrics"], is_reference=False)
-    references = [
-        ComparisonRow(**row, is_reference=True)
-        for row in result.references
-        if private or row["model"] != "federated"
-    ]
-    upper = bounds.get(study.outcome.kind)
-    limit = {"auroc": upper, "low": None, "high": None}
-    rows = [*references, own] + ([_row(study, "upper_bound", limit, is_reference=True)] if upper else [])
-    sent = sorted(size for each in told["rounds"] for size in each["upload_bytes"].values() if size)
-    return StudyReport(
-        study=study.name,
-        title=study.title,
-        outcome=study.outcome_name,
-        study_digest=study.digest,
-        run=told["run"],
-        sites=tuple(_site_state(name, state, result.states) for name, state in told["sites"].items()),
-        rounds=study.training.rounds,
-        rounds_figures=tuple(_round(each) for each in told["rounds"][1:]),
-        comparison=tuple(rows),
-        metrics={
-            name: value for name, value in told["metrics"].items() if value is None or _is_number(value)
-        },
-        privacy=Privacy(**{**told["privacy"], "not_covered": tuple(told["privacy"]["not_covered"])}),
-        upload_bytes_per_site_round=int(sent[len(sent) // 2]) if sent else 0,
-        seconds={name: round(value, 3) for name, value in seconds.items()},
-        model=RegisteredModel(**told["model"]),
-        log=Log(size=result.verified["size"], root=result.verified["root"], verified=result.verified["ok"]),
-        attrition={site: tuple(steps) for site, steps in result.attrition.items()},
-        quality={site: _quality(each) for site, each in told["quality"].items()},
-        missing_features=tuple(told["missing_columns"]),
-        notes=_notes(study),
-    )
-
-
-def _row(study: Study, model: ModelName, metrics: dict[str, Any], *, is_reference: bool) -> ComparisonRow:
-    return ComparisonRow(
-        outcome=study.outcome_name,
-        model=model,
-        metric="auroc",
-        value=metrics.get("auroc"),
-        low=metrics.get("low"),
-        high=metrics.get("high"),
-        is_reference=is_reference,
-    )
-
-
-def _site_state(name: str, state: str, failed: dict[str, str]) -> SiteState:
-    if name in failed:
-        return SiteState(name=name, state="failed", reason=failed[name])
-    word, _, reason = state.partition(": ")
-    words: dict[str, Literal["trained", "abstained", "no answer"]] = {
-        "trained": "trained",
-        "abstained": "abstained",
-    }
-    return SiteState(name=name, state=words.get(word, "no answer"), reason=reason or None)
-
-
-def _quality(told: dict[str, Any]) -> SiteQuality:
-    return SiteQuality(
-        passed=sum(told["passed"].values()),
-        failed=tuple(told["failed_checks"]),
-        drift=tuple(sorted(told["drift"])),
-    )
-
-
-def _round(each: dict[str, Any]) -> RoundFigures:
-    survivors = min((len(sites) for sites in each["survivors"].values()), default=0)
-    return RoundFigures(
-        round=each["round"],
-        auroc=each["metrics"].get("auroc"),
-        sites=survivors,
-        seconds=round(each["seconds"], 3),
-    )
-
-
-def _notes(study: Study) -> tuple[str, ...]:
-    notes = ["embedded run: all keys were made in the working directory, none by a certificate authority"]
-    if study.outcome.kind == "readmission":
-        notes.append(
-            "readmissions are those to the same site; reasons planned, psychiatric and cancer are empty in this version"
-        )
-    return tuple(notes)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 def _is_server(tracking_uri: str) -> bool:

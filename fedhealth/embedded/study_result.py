@@ -11,6 +11,7 @@ class StudyResult:
     study: bytes
     coordinator: str
     references: tuple[dict[str, Any], ...]
+    local_models: dict[str, dict[str, float | None]]
     states: dict[str, str]
     attrition: dict[str, Any]
     verified: dict[str, Any]

@@ -43,14 +43,15 @@ def build_rows(cdm_dir: Path, study: Study, *, site_secret: bytes) -> tuple[Rows
             open_cdm(database, Path(cdm_dir))
             load_values(database)
             attrition = select_cohort(database, study)
-            person, labels = _index(database)
+            person, labels = _index(database, targets_of(study))
             known = feature_arrays(database, study, rows=len(person))
+            groups = groups_of(database)
+            is_test = tested_rows(database, study, person=person, labels=labels, site_secret=site_secret)
     except duckdb.Error as error:
         code = type(error).__name__
         raise DataError(
             f"the CDM cannot be read as OMOP tables (code {code})", "harmonise the site's data again"
         ) from None
-    is_test = fold(person, site_secret=site_secret, test=study.split.test)
     rows = Rows(
         known.features,
         labels,
@@ -58,6 +59,7 @@ def build_rows(cdm_dir: Path, study: Study, *, site_secret: bytes) -> tuple[Rows
         is_test,
         series=known.series,
         levels=known.levels,
+        groups=groups,
         level_names=known.level_names,
     )
     return rows, attrition

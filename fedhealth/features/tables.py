@@ -24,6 +24,7 @@ OPTIONAL = (
     "procedure_occurrence",
     "drug_exposure",
     "observation",
+    "visit_detail",
     VISIT_EXTRA.name,
 )
 """Tables that may be absent from a database that is plugged in: nothing happened, as far as is known."""

@@ -23,11 +23,11 @@ from fedhealth.errors import ConfigError
 from fedhealth.models.inputs import RawInputs
 from fedhealth.models.layers import InputNorm, linear_layers, output_layers, relu_layers, seeded_dropout
 from fedhealth.models.lstm import LstmLayer
-from fedhealth.models.preprocess import prepare
+from fedhealth.models.preprocess import static_inputs
 from fedhealth.models.series import CHANNELS, prepare_series
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.weights import Weights, sorted_weights
-from fedhealth.study.columns import SERIES, feature_columns
+from fedhealth.study.columns import SERIES
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, output_slices, targets_of
 
@@ -180,7 +180,7 @@ def network_inputs(rows: RawInputs, statistics: Statistics, study: Study) -> tup
     Raises:
       ValueError: shapes do not fit the study.
     """
-    static = prepare(rows.features, statistics, feature_columns(study))
+    static = static_inputs(rows, statistics, study)
     if study.model.kind != "lstm":
         return (static,)
     return static, prepare_series(rows.series, step_h=study.features.series.step_h)
@@ -234,7 +234,7 @@ def read_weights(network: nn.Module) -> Weights:
     return sorted_weights({name: value.detach().numpy() for name, value in network.named_parameters()})
 
 
-def predict(
+def score_network(
     weights: Mapping[str, NDArray[np.float32]], statistics: Statistics, study: Study, rows: RawInputs
 ) -> NDArray[np.float32]:
     """Score raw rows: imputation, clipping and standardisation inside, dropout off.

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from fedhealth.models import weights as weights_format
 from fedhealth.models.statistics import Statistics
+from fedhealth.models.table import code_names, example_row, number_names, output_names
 from fedhealth.models.weights import Weights
 from fedhealth.registry.connection import mlflow_call, quiet
 from fedhealth.registry.runs import RUN_TAG, Setting, StudyRun
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 
 if TYPE_CHECKING:
@@ -188,12 +188,16 @@ def _interface(statistics: Statistics, study: Study) -> "tuple[ModelSignature, p
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    names = [column.name for column in feature_columns(study)]
-    inputs = Schema([ColSpec(DataType.double, name) for name in names])
-    scores = Schema([TensorSpec(np.dtype(np.float32), (-1,))])
+    numbers, codes, outputs = number_names(study), code_names(study), output_names(study)
+    kinds = dict.fromkeys(numbers, DataType.double) | dict.fromkeys(codes, DataType.string)
+    inputs = Schema([ColSpec(kind, name) for name, kind in kinds.items()])
+    if len(outputs) == 1:
+        scores = Schema([TensorSpec(np.dtype(np.float32), (-1,))])
+    else:
+        scores = Schema(list[ColSpec | TensorSpec](ColSpec(DataType.float, name) for name in outputs))
     # Names as objects: MLflow compares columns with a range, which pandas deprecates for Arrow strings.
-    columns = pd.Index(names, dtype=object)
-    example = pd.DataFrame([statistics.median.astype(np.float64)], columns=columns)
+    example = pd.DataFrame(example_row(study, statistics))
+    example.columns = pd.Index([*numbers, *codes], dtype=object)
     return ModelSignature(inputs=inputs, outputs=scores), example
 
 

@@ -21,37 +21,35 @@ class FederatedModel(PythonModel):
         """Read the three artifacts; a file that does not parse is refused by the parser of its part."""
         from fedhealth.models import weights
         from fedhealth.models.statistics import Statistics
-        from fedhealth.study.columns import feature_columns
         from fedhealth.study.spec import Study
 
         files = {name: Path(path).read_bytes() for name, path in context.artifacts.items()}
         self._weights = weights.from_bytes(files["weights"])
         self._statistics = Statistics.from_bytes(files["statistics"])
         self._study = Study.from_canonical(files["study"])
-        self._names = [column.name for column in feature_columns(self._study)]
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32] | pd.DataFrame:
         """Score every row.
 
         Args:
           context: unused; the artifacts were read by `load_context`.
-          model_input: one column per feature of the study, raw units, NaN where missing; other columns are
-            ignored and the order is free.
+          model_input: the columns of the signature: raw units, NaN where missing, codes as ``system|code`` or empty;
+            other columns are ignored and the order is free.
           params: unused.
 
         Returns:
-          Probabilities, float32 of shape (rows,).
+          Of one output float32 of shape (rows,); of several a column each, named as `fedhealth.models.table` does.
         """
-        from fedhealth.models.inputs import RawInputs
-        from fedhealth.models.networks import predict
+        from fedhealth.models.scoring import predict
+        from fedhealth.models.table import output_names, read_table
 
-        features = model_input[self._names].to_numpy(dtype=np.float32)
-        scores: NDArray[np.float32] = predict(
-            self._weights, self._statistics, self._study, RawInputs(features)
-        )
-        return scores[:, 0] if scores.shape[1] == 1 else scores
+        rows = read_table(model_input, self._study)
+        scores: NDArray[np.float32] = predict(self._weights, self._statistics, self._study, rows)
+        if scores.shape[1] == 1:
+            return scores[:, 0]
+        return pd.DataFrame(scores, columns=list(output_names(self._study)))
 
 
 set_model(FederatedModel())

@@ -12,7 +12,7 @@ from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG
 from fedhealth.refs import ModelRef
 from fedhealth.registry.runs import StudyRun
 from fedhealth.registry.store import Registry
-from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.aggregate import Aggregate, read_aggregate
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import round_key
@@ -45,7 +45,7 @@ class StudyRecord:
 
     def record_round(self, closed: RoundClosed) -> None:
         """Log a closed round: metrics by round, digests, where the log holds it."""
-        figures = {name: value for name, value in closed.metrics.items() if name not in ("n", "n_positive")}
+        figures = _shown(closed.metrics)
         sent = sorted(closed.upload_bytes.values())
         self.open().log_round(
             closed.round,
@@ -70,7 +70,7 @@ class StudyRecord:
         privacy = self.node.account(self.run).privacy()
         model = self.registry.register(
             run,
-            progress.weights(last),
+            progress.whole(last),
             progress.statistics(),
             study,
             metrics=_finals(final.metrics),
@@ -84,7 +84,7 @@ class StudyRecord:
         run.set_tags({"log_root": checkpoint.root, "log_size": checkpoint.size})
         run.finish(succeeded=True)
         reference = ModelRef(name=model.name, version=str(model.version), uri=model.uri)
-        self._write_result(study, final.metrics, opening.missing_columns, reference, run.mlflow_run)
+        self._write_result(study, final, opening.missing_columns, reference, run.mlflow_run)
         return reference
 
     def _log_quality(self, run: StudyRun) -> None:
@@ -129,7 +129,7 @@ class StudyRecord:
     def _write_result(
         self,
         study: Study,
-        metrics: Mapping[str, float | None],
+        final: Aggregate,
         missing: tuple[str, ...],
         model: ModelRef,
         mlflow_run: str,
@@ -139,7 +139,9 @@ class StudyRecord:
             "run": self.run,
             "study": study.name,
             "study_digest": study.digest,
-            "metrics": dict(metrics),
+            "metrics": dict(final.metrics),
+            "tables": {name: [dict(row) for row in rows] for name, rows in final.tables.items()},
+            "figures": self.node.account(self.run).figures(),
             "missing_columns": list(missing),
             "rounds": [json.loads(path.read_bytes()) for path in rounds],
             "privacy": self.node.account(self.run).privacy().to_json(),
@@ -158,7 +160,17 @@ def _name_version(model: str) -> tuple[str, int]:
 
 
 def _finals(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {f"final_{name}": value for name, value in metrics.items() if name not in ("n", "n_positive")}
+    return {f"final_{name}": value for name, value in _shown(metrics).items()}
+
+
+def _shown(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Figures without numbers of people, under names that MLflow takes: ``sex/female.auroc``."""
+    counts = ("n", "n_positive")
+    return {
+        name.replace("=", "/").replace("+", ""): value
+        for name, value in metrics.items()
+        if name.rpartition(".")[2] not in counts
+    }
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

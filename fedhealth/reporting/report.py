@@ -109,7 +109,8 @@ class StudyReport(Part):
     """The report of one study. Schema version 1; keys may be added, never renamed.
 
     ``outcome`` is the first of ``outcomes`` (empty where it is the only one). ``metrics`` and ``tables`` are the
-    registered model's, by the flat names of `fedhealth.evaluation.Evaluation`.
+    registered model's, by the flat names of `fedhealth.evaluation.Evaluation`. ``site_figures`` are its headlines at each
+    site that shares them; ``local_models`` those of each site's own model on the test rows of all sites (references).
     """
 
     schema_version: Literal[1] = 1
@@ -126,6 +127,8 @@ class StudyReport(Part):
     metrics: dict[str, float | None]
     tables: dict[str, Lines] = {}
     subgroups: tuple[SubgroupRow, ...] = ()
+    site_figures: dict[str, dict[str, float | None]] = {}
+    local_models: dict[str, dict[str, float | None]] = {}
     privacy: Privacy
     upload_bytes_per_site_round: int
     seconds: dict[str, float]

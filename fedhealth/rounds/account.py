@@ -13,17 +13,23 @@ from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
     DriftFound,
+    Figures,
     Manifest,
     Payload,
     Quality,
     Ready,
     round_key,
     site_key,
+    trains,
 )
 from fedhealth.rounds.outcome import NOT_COVERED, PrivacySpent
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
+
+
+_LEARNING = ("update", "growth/0")
+"""The sums that change the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class RunAccount:
         """By site ``trained`` (an update of it is in the model), else ``abstained: reason`` or ``no answer``."""
         closed = range(self.closed())
         updates = [read_aggregate(self.board, self.coordinator, self.run, n).survivors for n in closed]
-        trained = {site for survivors in updates for site in survivors.get("update", ())}
+        trained = {site for survivors in updates for name in _LEARNING for site in survivors.get(name, ())}
         states = dict.fromkeys(self.board.roster.sites, "no answer")
         for site in states:
             answers = (self.answer(number, site) for number in reversed(closed))
@@ -81,6 +87,11 @@ class RunAccount:
     def drift(self) -> dict[str, DriftFound]:
         """In what each site told that its data is unlike the others', likewise."""
         return self._told(PREPROCESSING_ROUND + 1, DriftFound)
+
+    def figures(self) -> dict[str, dict[str, float | None]]:
+        """How the final model does at each site whose policy lets the consortium see it."""
+        final = self.closed() - 1
+        return {site: dict(told.metrics) for site, told in self._told(final, Figures).items()}
 
     def _told(self, number: int, payload: type[P]) -> dict[str, P]:
         told = {}
@@ -114,7 +125,7 @@ class RunAccount:
             opened = self.board.read(
                 key, kind="manifest", sender=self.coordinator, role="coordinator", run=self.run, round=number
             )
-            if "update" in Manifest.from_bytes(opened.payload).purposes:
+            if trains(Manifest.from_bytes(opened.payload).purposes):
                 asked.append(number)
             number += 1
         return asked

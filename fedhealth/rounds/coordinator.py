@@ -17,6 +17,7 @@ from fedhealth.audit import ROSTER_SUBJECT
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
 from fedhealth.errors import ConfigError, PolicyError, ProtocolError
+from fedhealth.evaluation import Table
 from fedhealth.exchange.board import Board
 from fedhealth.exchange.envelope import unseal
 from fedhealth.models import weights as weight_codec
@@ -35,6 +36,7 @@ from fedhealth.rounds.objects import (
     Ready,
     check_run_id,
     last_round,
+    part_of,
     purposes_of,
     round_key,
     settings_digest,
@@ -105,6 +107,10 @@ class CoordinatorNode:
             )
         return self._progress[run]
 
+    def tables(self, run: str) -> Mapping[str, Table]:
+        """The tables of the final model's evaluation, by name."""
+        return read_aggregate(self.board, self.name, run, self.final_round(run)).tables
+
     def account(self, run: str) -> RunAccount:
         """What may be told of a run."""
         return RunAccount(self.board, self.name, run, self.study_of(run))
@@ -143,7 +149,7 @@ class CoordinatorNode:
         """The first round of a run that is not closed; None when the run is finished."""
         number = 0
         while self.board.exists(round_key(run, number, "aggregate")):
-            if number > 0 and self.progress(run).is_final(number):
+            if self.progress(run).is_final(number):
                 return None
             number += 1
         return number
@@ -205,16 +211,15 @@ class CoordinatorNode:
         self._check_quorum(study, number, attendance)
         return attendance
 
-    def secure_sum(self, run: str, number: int, purpose: str, *, cohort: tuple[str, ...]) -> tuple[str, ...]:
-        """Run one secure sum over a cohort and keep what it decodes to; returns the survivors.
+    def secure_sum(self, run: str, number: int, name: str, *, cohort: tuple[str, ...]) -> tuple[str, ...]:
+        """Run one secure sum of a round over a cohort and keep what it decodes to; returns the survivors.
 
         Raises:
           PolicyError: too few sites answered, or the decoded sum shows a study that cannot go on.
         """
-        study = self.study_of(run)
-        stored = self._result_path(run, number, purpose)
+        stored = self._result_path(run, number, name)
         if not stored.exists():
-            plan = self._plan(study, run=run, number=number, purpose=purpose, cohort=cohort)
+            plan = self._plan(run=run, number=number, name=name, cohort=cohort)
             context = CoordinatorSumContext(
                 board=self.board,
                 coordinator=self.name,
@@ -223,26 +228,27 @@ class CoordinatorNode:
             )
             opened = run_sum(context, plan)
             result = decode_sum(
-                study,
-                purpose,
+                self.progress(run).shape(number),
+                name,
                 opened.vector,
                 cohort=plan.cohort,
-                declared=self._declared_weights(run, number, opened.survivors, study),
-                like=self.progress(run).weights(number),
+                declared=self._declared_weights(run, number, opened.survivors),
             )
-            write_durably(stored, result.with_survivors(purpose, opened.survivors).to_bytes())
-        return Aggregate.from_bytes(stored.read_bytes()).survivors[purpose]
+            write_durably(stored, result.with_survivors(name, opened.survivors).to_bytes())
+        data = stored.read_bytes()
+        if part_of(name)[0] == "growth":  # the next step of the round is made from it
+            self._post(run=run, number=number, kind="opened", payload=data, name=f"opened/{name}")
+        return Aggregate.from_bytes(data).survivors[name]
 
     def close_round(self, run: str, number: int) -> RoundClosed:
         """Post the round's aggregate, log every object of the round, and sign a checkpoint."""
         manifest = self.manifest(run, number)
         parts = [
-            Aggregate.from_bytes(self._result_path(run, number, purpose).read_bytes())
-            for purpose in manifest.purposes
+            Aggregate.from_bytes(self._result_path(run, number, name).read_bytes())
+            for name in manifest.purposes
         ]
         aggregate = merge(parts)
-        study = self.study_of(run)
-        self._post(study, run=run, number=number, kind="aggregate", payload=aggregate.to_bytes())
+        self._post(run=run, number=number, kind="aggregate", payload=aggregate.to_bytes())
         objects = self._objects(run, number)
         index = self.log.append(
             "round",
@@ -266,28 +272,28 @@ class CoordinatorNode:
 
     def _post_manifest(self, study: Study, *, run: str, number: int, seed: int) -> Manifest:
         """The model, from round 1 on, and then the manifest that names it."""
-        weights, is_final = {}, False
+        weights, purposes = Weights(), purposes_of(study, number, is_final=False)
         if number > PREPROCESSING_ROUND:
             progress = self.progress(run)
-            weights, is_final = progress.weights(number), progress.is_final(number)
-            model = weight_codec.to_bytes(weights)
-            self._post(study, run=run, number=number, kind="model", payload=model)
+            weights, purposes = progress.whole(number), progress.purposes(number)
+            self._post(run=run, number=number, kind="model", payload=weight_codec.to_bytes(weights))
         manifest = Manifest(
             study=study.name,
             study_digest=study.digest,
             run=run,
             round=number,
-            purposes=purposes_of(study, number, is_final=is_final),
+            purposes=purposes,
             model_digest=weight_codec.digest(weights),
             roster_digest=self.board.roster.digest,
             seed=seed,
         )
-        self._post(study, run=run, number=number, kind="manifest", payload=manifest.to_bytes())
+        key, payload = round_key(run, number, "manifest"), manifest.to_bytes()
+        self.board.post(key, kind="manifest", payload=payload, study=study.digest, run=run, round=number)
         return manifest
 
-    def _post(self, study: Study, *, run: str, number: int, kind: str, payload: bytes) -> None:
-        key = round_key(run, number, kind)
-        self.board.post(key, kind=kind, payload=payload, study=study.digest, run=run, round=number)
+    def _post(self, *, run: str, number: int, kind: str, payload: bytes, name: str = "") -> None:
+        key, study = round_key(run, number, name or kind), self.manifest(run).study_digest
+        self.board.post(key, kind=kind, payload=payload, study=study, run=run, round=number)
 
     def _keep_transferred(self, study: Study, run: str, weights: Weights | None) -> None:
         wanted = study.training.initial.digest
@@ -319,9 +325,10 @@ class CoordinatorNode:
                 "see the reasons in the sites' logs, or lower aggregation.quorum in the study",
             )
 
-    def _plan(self, study: Study, *, run: str, number: int, purpose: str, cohort: tuple[str, ...]) -> SumPlan:
+    def _plan(self, *, run: str, number: int, name: str, cohort: tuple[str, ...]) -> SumPlan:
         """The plan that is posted already, whoever is ready by now, else a new one over the cohort."""
-        key = f"{sum_prefix(run, number, purpose)}/plan/{self.name}"
+        study, (purpose, step) = self.study_of(run), part_of(name)
+        key = f"{sum_prefix(run, number, purpose, step=step)}/plan/{self.name}"
         if self.board.exists(key):
             posted = self.board.read(
                 key,
@@ -332,16 +339,17 @@ class CoordinatorNode:
                 run=run,
                 round=number,
                 purpose=purpose,
+                step=step,
             )
             return SumPlan.from_bytes(posted.payload)
         manifest = self.manifest(run, number)
-        layout = sum_layout(study, purpose, like=self.progress(run).weights(number))
+        layout = sum_layout(self.progress(run).shape(number), name)
         return SumPlan(
             study_digest=study.digest,
             run=run,
             round=number,
             purpose=purpose,
-            step=0,
+            step=step,
             attempt=0,
             model_digest=manifest.model_digest,
             settings_digest=settings_digest(study, __version__),
@@ -351,14 +359,14 @@ class CoordinatorNode:
             min_survivors=survivors_needed(study, cohort=len(cohort)),
             ring_bits=layout.ring_bits,
             length=layout.length,
-            counter=sum_counter(number, manifest.purposes, purpose),
+            counter=sum_counter(number, manifest.purposes, name),
         )
 
     def _declared_weights(
-        self, run: str, number: int, survivors: tuple[str, ...], study: Study
+        self, run: str, number: int, survivors: tuple[str, ...]
     ) -> tuple[float, ...] | None:
         """Under differential privacy the survivors' declared weights, whose sum is the denominator."""
-        if study.privacy.mode == "none":
+        if self.study_of(run).privacy.mode == "none":
             return None
         account = self.account(run)
         answers = [account.answer(number, site) for site in survivors]
@@ -366,8 +374,8 @@ class CoordinatorNode:
             answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
         )
 
-    def _result_path(self, run: str, number: int, purpose: str) -> Path:
-        return self.folder / "runs" / run / f"{number:04d}-{purpose}.bin"
+    def _result_path(self, run: str, number: int, name: str) -> Path:
+        return self.folder / "runs" / run / f"{number:04d}-{name.replace('/', '-')}.bin"
 
     def _objects(self, run: str, number: int) -> dict[str, tuple[str, int]]:
         """By key, digest and bytes of every signed object of a round; one at a time is in memory."""

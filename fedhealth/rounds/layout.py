@@ -1,6 +1,7 @@
-"""How the vector of each purpose is laid out, and what everybody may know of its sum."""
+"""How the vector of each sum is laid out, and what everybody may know of what it comes to."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,11 +25,15 @@ from fedhealth.aggregation.update import (
     update_length,
     update_scale,
 )
+from fedhealth.aggregation.vocabulary import decode_vocabulary, vocabulary_length
 from fedhealth.errors import PolicyError
-from fedhealth.evaluation import pooled_metrics, scores_length
+from fedhealth.evaluation import decode_evaluation, evaluation_length
+from fedhealth.models.statistics import Statistics
+from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights
-from fedhealth.rounds.aggregate import PROFILE, Aggregate
-from fedhealth.study.columns import asked_columns, feature_columns
+from fedhealth.rounds.aggregate import PROFILE, Aggregate, Levels
+from fedhealth.rounds.objects import part_of, trains
+from fedhealth.study.columns import FeatureColumn, asked_columns, feature_columns, numeric_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 
@@ -36,24 +41,65 @@ COUNT_RING_BITS: Literal[64] = 64
 UPDATE_RING_BITS: Literal[32] = 32
 """The one ring for updates that the study language lets through so far (``aggregation.ring_bits``)."""
 
+Vector = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundShape:
+    """What everybody knows of a round before its sums, and all layouts follow from.
+
+    Attributes:
+      study: of the run.
+      purposes: the names of the round's sums.
+      model: what travels of the model with which the round opens; none in round 0.
+      statistics: the consortium's; None in round 0.
+    """
+
+    study: Study
+    purposes: tuple[str, ...]
+    model: Weights
+    statistics: Statistics | None
+
+    @property
+    def subgroups(self) -> tuple[str, ...]:
+        """By what metrics are told apart: by nothing while the model is still being trained."""
+        return () if trains(self.purposes) else self.study.evaluation.subgroups
+
 
 @dataclass(frozen=True, slots=True)
 class SumLayout:
-    """Ring and length of one purpose's vector, known to everybody before the sum."""
+    """Ring and length of one sum's vector, known to everybody before it."""
 
     ring_bits: Literal[32, 64]
     length: int
 
 
-def sum_layout(study: Study, purpose: str, *, like: Weights) -> SumLayout:
-    """The layout of a purpose: ``moments``, ``profile``, ``evaluation`` or ``update``."""
-    if purpose == "moments":
-        return SumLayout(COUNT_RING_BITS, statistics_length(feature_columns(study), targets_of(study)))
-    if purpose == "profile":
-        return SumLayout(COUNT_RING_BITS, profile_length())
-    if purpose == "evaluation":
-        return SumLayout(COUNT_RING_BITS, scores_length())
-    return SumLayout(UPDATE_RING_BITS, update_length(like, lane=has_lane(study)))
+def sum_layout(shape: RoundShape, name: str) -> SumLayout:
+    """The layout of a sum of a round."""
+    purpose, step = part_of(name)
+    if purpose == "update":
+        return SumLayout(UPDATE_RING_BITS, update_length(shape.model, lane=has_lane(shape.study)))
+    return SumLayout(COUNT_RING_BITS, _LENGTHS[purpose](shape, step))
+
+
+def _growth_length(shape: RoundShape, step: int) -> int:
+    model = STEPWISE[shape.study.model.kind]
+    return model.step_length(shape.study, columns_of(shape), step=step)
+
+
+_LENGTHS: dict[str, Callable[[RoundShape, int], int]] = {
+    "vocabulary": lambda shape, step: vocabulary_length(shape.study),
+    "moments": lambda shape, step: statistics_length(numeric_columns(shape.study), targets_of(shape.study)),
+    "profile": lambda shape, step: profile_length(),
+    "evaluation": lambda shape, step: evaluation_length(targets_of(shape.study), shape.subgroups),
+    "personalised": lambda shape, step: evaluation_length(targets_of(shape.study), ()),
+    "growth": _growth_length,
+}
+
+
+def columns_of(shape: RoundShape) -> tuple[FeatureColumn, ...]:
+    """The columns of the static vector: the numeric ones and, once it is known, the vocabulary's."""
+    return feature_columns(shape.study, None if shape.statistics is None else shape.statistics.vocabulary)
 
 
 def has_lane(study: Study) -> bool:
@@ -63,7 +109,7 @@ def has_lane(study: Study) -> bool:
 
 def encode_weighted(
     delta: Weights, study: Study, *, examples: int, declared: float | None, sites: int
-) -> NDArray[np.int64]:
+) -> Vector:
     """One site's update as integers: weighted by its declared bucket, or without DP by its hidden size."""
     weight = declared if declared is not None else site_weight(study, examples=examples)
     scale = scale_of(study, sites=sites)
@@ -81,38 +127,53 @@ def quantisation_step(study: Study, *, sites: int, total_weight: float) -> float
 
 
 def decode_sum(
-    study: Study,
-    purpose: str,
-    vector: NDArray[np.int64],
+    shape: RoundShape,
+    name: str,
+    vector: Vector,
     *,
     cohort: tuple[str, ...],
     declared: tuple[float, ...] | None,
-    like: Weights,
 ) -> Aggregate:
     """What an opened sum says, in the form that is published.
 
     Raises:
-      PolicyError: of an outcome too few labels are known, or one class only; or nobody has a feature that is asked for.
+      PolicyError: there is nothing to learn of an outcome, or nobody has a feature that is asked for.
     """
-    if purpose == "moments":
-        return _decode_moments(study, vector)
-    if purpose == "profile":
-        return Aggregate(tensors={PROFILE: publishable(vector).astype(np.int64)})
-    if purpose == "evaluation":
-        metrics = pooled_metrics(vector, min_cell=study.evaluation.min_cell)
-        return Aggregate(metrics={**asdict(metrics)})
-    scale = scale_of(study, sites=len(cohort))
+    purpose, _ = part_of(name)
+    if purpose == "update":
+        return _decode_update(shape, vector, cohort=cohort, declared=declared)
+    if purpose == "growth":
+        return Aggregate(tensors={name: vector})
+    return _DECODERS[purpose](shape, vector)
+
+
+def _decode_update(
+    shape: RoundShape, vector: Vector, *, cohort: tuple[str, ...], declared: tuple[float, ...] | None
+) -> Aggregate:
+    scale = scale_of(shape.study, sites=len(cohort))
     total = None if declared is None else sum(counted_weight(weight) for weight in declared)
-    delta, weight = decode_update(vector, like, scale=scale, total_weight=total)
+    delta, weight = decode_update(vector, shape.model, scale=scale, total_weight=total)
     return Aggregate(tensors=delta, metrics={"total_weight": weight} if declared is not None else {})
 
 
-def _decode_moments(study: Study, vector: NDArray[np.int64]) -> Aggregate:
-    columns, least = feature_columns(study), study.evaluation.min_cell
-    statistics, labels = decode_statistics(vector, columns, targets_of(study), min_cell=least)
-    for name, counts in zip(study.outcomes, labels, strict=True):
-        _refuse_unlearnable(name, counts, least=least)
-    _refuse_absent(study, absent_columns(vector, columns, min_cell=least))
+def _decode_vocabulary(shape: RoundShape, vector: Vector) -> Aggregate:
+    vocabulary, counts = decode_vocabulary(vector, shape.study, min_cell=shape.study.evaluation.min_cell)
+    unknown = sorted(name for name, codes in vocabulary.items() if not codes)
+    if unknown:
+        raise PolicyError(
+            f"features.categories {', '.join(unknown)}: no code that at least 11 people have",
+            "correct its codes, or remove it",
+        )
+    return Aggregate(levels=Levels(vocabulary, counts))
+
+
+def _decode_moments(shape: RoundShape, vector: Vector) -> Aggregate:
+    study, columns, targets = shape.study, numeric_columns(shape.study), targets_of(shape.study)
+    min_cell = study.evaluation.min_cell
+    statistics, labels = decode_statistics(vector, columns, targets, min_cell=min_cell)
+    for target, counts in zip(targets, labels, strict=True):
+        _refuse_unlearnable(target.name, counts, least=min_cell)
+    _refuse_absent(study, absent_columns(vector, columns, min_cell=min_cell))
     return Aggregate(
         tensors={name: getattr(statistics, name) for name in ("mean", "sd", "median", "count")},
         missing_columns=missing_columns(statistics, columns),
@@ -135,3 +196,27 @@ def _refuse_absent(study: Study, absent: tuple[str, ...]) -> None:
             f"features.{name}: fewer than {study.evaluation.min_cell} people of the consortium have it",
             "check its codes, unit and window, or remove it",
         )
+
+
+def _decode_profile(shape: RoundShape, vector: Vector) -> Aggregate:
+    return Aggregate(tensors={PROFILE: publishable(vector).astype(np.int64)})
+
+
+def _decode_evaluation(shape: RoundShape, vector: Vector) -> Aggregate:
+    study = shape.study
+    found = decode_evaluation(vector, targets_of(study), shape.subgroups, min_cell=study.evaluation.min_cell)
+    return Aggregate(metrics=found.metrics, tables={} if trains(shape.purposes) else found.tables)
+
+
+def _decode_personalised(shape: RoundShape, vector: Vector) -> Aggregate:
+    found = decode_evaluation(vector, targets_of(shape.study), (), min_cell=shape.study.evaluation.min_cell)
+    return Aggregate(metrics={f"personalised.{name}": value for name, value in found.metrics.items()})
+
+
+_DECODERS: dict[str, Callable[[RoundShape, Vector], Aggregate]] = {
+    "vocabulary": _decode_vocabulary,
+    "moments": _decode_moments,
+    "profile": _decode_profile,
+    "evaluation": _decode_evaluation,
+    "personalised": _decode_personalised,
+}

@@ -13,6 +13,7 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedhealth.errors import ConfigError, ProtocolError
+from fedhealth.models.stepwise import STEPWISE
 from fedhealth.secagg.plan import RunId, SumPlan, threshold_for
 from fedhealth.study.spec import Study
 
@@ -100,9 +101,9 @@ def last_round(study: Study) -> int:
     return study.training.rounds + 1
 
 
-def sum_counter(number: int, purposes: tuple[str, ...], purpose: str) -> int:
-    """The counter of a sum: one for each round and purpose of a run, and growing with every sum."""
-    return 100 * number + purposes.index(purpose)
+def sum_counter(number: int, purposes: tuple[str, ...], name: str) -> int:
+    """The counter of a sum: one for each sum of a run, and growing with every sum."""
+    return 100 * number + purposes.index(name)
 
 
 def sites_needed(study: Study, *, enrolled: int) -> int:
@@ -116,10 +117,30 @@ def survivors_needed(study: Study, *, cohort: int) -> int:
 
 
 def purposes_of(study: Study, number: int, *, is_final: bool) -> tuple[str, ...]:
-    """The secure sums that a round of a study consists of, in their order."""
+    """The secure sums that a round of a study consists of, in their order: ``purpose`` or ``purpose/step``.
+
+    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``.
+    """
     if number == PREPROCESSING_ROUND:
-        return ("moments", "profile") if study.evaluation.compare_sites else ("moments",)
-    return ("evaluation",) if is_final else ("evaluation", "update")
+        vocabulary = ("vocabulary",) if study.features.categories else ()
+        return (*vocabulary, "moments", *(("profile",) if study.evaluation.compare_sites else ()))
+    if is_final:
+        return ("evaluation",) if study.training.fine_tune.epochs is None else ("evaluation", "personalised")
+    if study.model.kind in STEPWISE:
+        steps = STEPWISE[study.model.kind].steps_of(study)
+        return ("evaluation", *(f"growth/{step}" for step in range(steps)))
+    return ("evaluation", "update")
+
+
+def trains(purposes: tuple[str, ...]) -> bool:
+    """Whether a round of these sums changes the model."""
+    return "update" in purposes or "growth/0" in purposes
+
+
+def part_of(name: str) -> tuple[str, int]:
+    """The purpose and the step of a sum by its name."""
+    purpose, _, step = name.partition("/")
+    return purpose, int(step or 0)
 
 
 class Payload(BaseModel):
@@ -234,6 +255,13 @@ class DriftFound(Payload):
 
     kind: ClassVar[str] = "drift"
     found: dict[DriftCode, Literal["fatal", "convention"]]
+
+
+class Figures(Payload):
+    """Metrics of the final model on a site's own test rows, where its policy lets them be seen; None below 11 people."""
+
+    kind: ClassVar[str] = "figures"
+    metrics: dict[str, float | None]
 
 
 class PhaseRoster(Payload):

@@ -9,7 +9,9 @@ from fedhealth.rounds.objects import Ready
 NOT_COVERED = (
     "moments and histograms of the features (round 0): exact secure sums, not noised",
     "class counts of the consortium (round 0): exact, used for one check and not published",
-    "evaluation counts of every round: exact secure sums, metrics published from 11 people on",
+    "codes of categories (round 0): exact secure sums, published from 11 people on",
+    "evaluation counts of every round, by subgroup in the last: exact secure sums, metrics published from 11 people on",
+    "figures of a site whose policy shares them: exact, from 11 people on",
     "which sites abstain, and their reason codes",
     "which quality checks each site's data passed or failed, and in what it is unlike the others, by name",
     "people per bin of the compared quantities (round 0): exact secure sums, published from 11 people on",

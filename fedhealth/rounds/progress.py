@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 
 from fedhealth.aggregation.optimizers import ServerState, first_state, server_step
 from fedhealth.models.networks import initial_weights
+from fedhealth.models.personal import split_personal
 from fedhealth.models.statistics import Statistics
+from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
-from fedhealth.rounds.objects import last_round
-from fedhealth.study.columns import feature_columns
+from fedhealth.rounds.layout import RoundShape
+from fedhealth.rounds.objects import PREPROCESSING_ROUND, last_round, purposes_of
+from fedhealth.study.columns import FeatureColumn, feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 
@@ -48,15 +51,48 @@ class Progress:
             self._statistics = statistics_of(self.aggregate_of(0))
         return self._statistics
 
+    def columns(self) -> tuple[FeatureColumn, ...]:
+        """The columns of the static vector; known once round 0 is closed."""
+        return feature_columns(self.study, self.statistics().vocabulary)
+
     def initial(self) -> Weights:
-        """The model before the first update: drawn from the run's seed, or the transferred one."""
-        drawn = initial_weights(self.study, inputs=len(feature_columns(self.study)), seed=self.seed)
-        return drawn if self.study.training.initial.model is None else self.transferred()
+        """The whole model before the first update: drawn from the run's seed, or the transferred one."""
+        if self.study.model.kind in STEPWISE:
+            return STEPWISE[self.study.model.kind].initial_model(self.study, self.columns())
+        if self.study.training.initial.model is None:
+            return initial_weights(self.study, inputs=len(self.columns()), seed=self.seed)
+        return self.transferred()
+
+    def personal(self) -> Weights:
+        """The parameters that every site starts from and keeps to itself."""
+        return {} if self.study.model.kind in STEPWISE else split_personal(self.initial(), self.study)[1]
+
+    def whole(self, number: int) -> Weights:
+        """The model with which a round opens, with the personal parameters as they were at the start.
+
+        It is the one that a manifest names, and that is registered; none in round 0, before the columns are known.
+        """
+        if number == PREPROCESSING_ROUND:
+            return {}
+        return dict(sorted({**self.weights(number), **self.personal()}.items()))
+
+    def shape(self, number: int) -> RoundShape:
+        """What everybody knows of a round before its sums."""
+        return RoundShape(
+            study=self.study,
+            purposes=self.purposes(number),
+            model=self.weights(number),
+            statistics=None if number == PREPROCESSING_ROUND else self.statistics(),
+        )
+
+    def purposes(self, number: int) -> tuple[str, ...]:
+        """The names of a round's sums."""
+        return purposes_of(self.study, number, is_final=self.is_final(number))
 
     def is_final(self, number: int) -> bool:
         """Whether a round only scores the final model: the last one, or the one after the signal stood still."""
-        if number == last_round(self.study):
-            return True
+        if number in (PREPROCESSING_ROUND, last_round(self.study)):
+            return number > PREPROCESSING_ROUND
         patience = self.study.training.early_stopping.patience
         if patience is None or number <= patience:
             return False
@@ -68,8 +104,8 @@ class Progress:
         return self._after(self._best(number) if stops and self.is_final(number) else number)
 
     def weights(self, number: int) -> Weights:
-        """The model with which a round opens; none in round 0, before the columns are known."""
-        return {} if number == 0 else self.state(number).weights
+        """What travels of the model with which a round opens; none in round 0, before the columns are known."""
+        return {} if number == PREPROCESSING_ROUND else self.state(number).weights
 
     def _best(self, number: int) -> int:
         """The round before ``number`` whose model has the best signal so far, the first of equals."""
@@ -81,15 +117,30 @@ class Progress:
     def _after(self, number: int) -> ServerState:
         """The state after the updates of all rounds before ``number``; kept from one round to the next."""
         known = max((n for n in self._states if n <= number), default=1)
-        state = self._states[known] if self._states.get(known) else first_state(self.initial(), self.study)
+        state = self._states.get(known) or self._first()
         for n in range(known, number):
-            aggregate = self.aggregate_of(n)
-            share = len(aggregate.survivors.get("update", ())) / self.sites
-            state = server_step(
-                state, {name: aggregate.tensors[name] for name in state.weights}, self.study, share=share
-            )
+            state = self._step(state, n)
         self._states = {number: state}
         return state
+
+    def _first(self) -> ServerState:
+        if self.study.model.kind in STEPWISE:
+            return ServerState(self.initial())
+        return first_state(split_personal(self.initial(), self.study)[0], self.study)
+
+    def _step(self, state: ServerState, number: int) -> ServerState:
+        """The state after a round's update, or its growth."""
+        aggregate, study = self.aggregate_of(number), self.study
+        if study.model.kind in STEPWISE:
+            grown = [aggregate.tensors[name] for name in self.purposes(number) if name.startswith("growth/")]
+            model = STEPWISE[study.model.kind]
+            weights = model.next_model(
+                state.weights, grown, columns=self.columns(), study=study, number=number
+            )
+            return ServerState(weights)
+        share = len(aggregate.survivors.get("update", ())) / self.sites
+        delta = {name: aggregate.tensors[name] for name in state.weights}
+        return server_step(state, delta, study, share=share)
 
 
 def signal_of(study: Study) -> str:

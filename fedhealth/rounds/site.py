@@ -9,41 +9,36 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth import __version__
 from fedhealth.aggregation.profiles import Profile
-from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.config import Timeouts
 from fedhealth.errors import DataError, PolicyError, ProtocolError, TransportError
-from fedhealth.evaluation import encode_scores
 from fedhealth.exchange.board import Board
 from fedhealth.features.rows import Rows
 from fedhealth.identity import SiteSecrets
 from fedhealth.models import weights as weight_codec
-from fedhealth.models.networks import predict
-from fedhealth.models.preprocess import site_statistics
-from fedhealth.models.statistics import Statistics
-from fedhealth.models.weights import Weights, subtract
+from fedhealth.models.weights import Weights
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
-from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.aggregate import Aggregate, read_aggregate
 from fedhealth.rounds.journal import SiteJournal
-from fedhealth.rounds.layout import encode_weighted, sum_layout
+from fedhealth.rounds.layout import RoundShape, sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
     Approval,
     ConsentStatement,
     DriftFound,
+    Figures,
     Manifest,
     Quality,
     Ready,
     approval_key,
-    purposes_of,
+    part_of,
     round_key,
     settings_digest,
     site_key,
@@ -52,19 +47,18 @@ from fedhealth.rounds.objects import (
     sum_counter,
     sum_prefix,
     survivors_needed,
+    trains,
 )
 from fedhealth.rounds.progress import Progress
 from fedhealth.rounds.site_consent import consenting
-from fedhealth.rounds.site_control import keep_control, own_control
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
-from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile, vector_of
+from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile
+from fedhealth.rounds.site_memory import SiteMemory
 from fedhealth.rounds.site_sum import SiteSumContext, take_part
+from fedhealth.rounds.site_vector import SiteRound
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.study.columns import feature_columns
 from fedhealth.study.policy import SitePolicy
 from fedhealth.study.spec import Study
-from fedhealth.study.targets import targets_of
-from fedhealth.training.local import train_local
 from fedhealth.training.plan import LocalPlan, local_seed, plan_local
 
 _log = logging.getLogger("fedhealth.site")
@@ -120,9 +114,7 @@ class SiteNode:
                 poll_s=self.timeouts.poll_s,
             )
             yield number, self.answer(run, number)
-            is_over = number > PREPROCESSING_ROUND and self._progress_of(
-                self._manifest(run, number)
-            ).is_final(number)
+            is_over = self._progress_of(self._manifest(run, number)).is_final(number)
             number += 1
 
     def answer(self, run: str, number: int) -> str:
@@ -145,7 +137,14 @@ class SiteNode:
         state = self._runs[run]
         self._verify_model(manifest)
         self._post_site(manifest, "ready", self._ready(study, state).to_bytes())
-        outcomes = [self._answer_sum(manifest, state, purpose) for purpose in manifest.purposes]
+        answered = self._round(manifest, state)
+        outcomes = [self._answer_sum(manifest, answered, name) for name in manifest.purposes]
+        if (
+            number > PREPROCESSING_ROUND
+            and not trains(manifest.purposes)
+            and self.folder.policy().share_figures
+        ):
+            self._post_site(manifest, "figures", Figures(metrics=answered.figures()).to_bytes())
         return "done" if all(outcomes) else "left_out"
 
     # --- reading and judging what the coordinator opened
@@ -183,10 +182,7 @@ class SiteNode:
             policy.check(study, n_sites=len(self.board.roster.sites))
         except PolicyError:
             return "policy"
-        is_final = manifest.round > PREPROCESSING_ROUND and self._progress_of(manifest).is_final(
-            manifest.round
-        )
-        if manifest.purposes != purposes_of(study, manifest.round, is_final=is_final):
+        if manifest.purposes != self._progress_of(manifest).purposes(manifest.round):
             raise ProtocolError("a manifest asks for sums that its study does not have", "report it")
         state = data_state(self.folder)
         if not state.passed:
@@ -256,7 +252,7 @@ class SiteNode:
 
     def _verify_model(self, manifest: Manifest) -> None:
         """The model is the initial one, or follows from the aggregates of the rounds so far (R0)."""
-        weights = self._progress_of(manifest).weights(manifest.round)
+        weights = self._progress_of(manifest).whole(manifest.round)
         if weight_codec.digest(weights) != manifest.model_digest:
             raise ProtocolError(
                 "the model of this round is not the last aggregate's",
@@ -333,11 +329,44 @@ class SiteNode:
             round=manifest.round,
         )
 
-    def _answer_sum(self, manifest: Manifest, state: SiteRun, purpose: str) -> bool:
-        plan = self._wait_for_plan(manifest, state, purpose)
+    def _round(self, manifest: Manifest, state: SiteRun) -> SiteRound:
+        """What this site answers a round with."""
+        progress = self._progress_of(manifest)
+        return SiteRound(
+            number=manifest.round,
+            shape=progress.shape(manifest.round),
+            rows=state.rows,
+            plan=state.plan,
+            declared=self._ready(state.study, state).weight,
+            seed=local_seed(manifest.seed, site=self.name, number=manifest.round),
+            noise_key_of=lambda plan: derive_key(self.secrets.site_noise_key, plan.digest, 0),
+            memory=SiteMemory(self.folder.memory(manifest.run), self.name, progress),
+            profile=lambda: self._profile(manifest.run),
+            opened=lambda step: self._opened(manifest, step),
+        )
+
+    def _opened(self, manifest: Manifest, step: int) -> NDArray[np.int64]:
+        """What an earlier step of a round came to, as the coordinator posted it."""
+        name = f"growth/{step}"
+        key = round_key(manifest.run, manifest.round, f"opened/{name}")
+        timeouts = self.timeouts
+        self.board.wait(key, timeout_s=timeouts.coordinator_timeout_s, poll_s=timeouts.poll_s)
+        opened = self.board.read(
+            key,
+            kind="opened",
+            sender=self.coordinator,
+            role="coordinator",
+            run=manifest.run,
+            round=manifest.round,
+        )
+        vector: NDArray[np.int64] = Aggregate.from_bytes(opened.payload).tensors[name]
+        return vector
+
+    def _answer_sum(self, manifest: Manifest, answered: SiteRound, name: str) -> bool:
+        plan = self._wait_for_plan(manifest, answered.shape, name)
         if plan is None or self.name not in plan.cohort:
             return False
-        self.folder.policy().check(state.study, n_sites=len(plan.cohort))
+        self.folder.policy().check(answered.shape.study, n_sites=len(plan.cohort))
         context = SiteSumContext(
             board=self.board,
             journal=SiteJournal(self.folder.journal),
@@ -346,11 +375,12 @@ class SiteNode:
             pair_keys={peer: self.pair_keys[peer] for peer in plan.cohort if peer != self.name},
             timeouts=self.timeouts,
         )
-        return take_part(context, plan, vector_of=lambda plan: self._vector(manifest, state, plan))
+        return take_part(context, plan, vector_of=answered.vector)
 
-    def _wait_for_plan(self, manifest: Manifest, state: SiteRun, purpose: str) -> SumPlan | None:
+    def _wait_for_plan(self, manifest: Manifest, shape: RoundShape, name: str) -> SumPlan | None:
         """The verified plan of a sum; None when the round closed without one that this site saw in time."""
-        prefix = sum_prefix(manifest.run, manifest.round, purpose)
+        purpose, step = part_of(name)
+        prefix = sum_prefix(manifest.run, manifest.round, purpose, step=step)
         key = f"{prefix}/plan/{self.coordinator}"
         closed = round_key(manifest.run, manifest.round, "aggregate")
         deadline = time.monotonic() + self.timeouts.coordinator_timeout_s
@@ -369,90 +399,35 @@ class SiteNode:
             run=manifest.run,
             round=manifest.round,
             purpose=purpose,
+            step=step,
         )
         plan = SumPlan.from_bytes(opened.payload)
-        self._judge_plan(manifest, state, purpose, plan)
+        self._judge_plan(manifest, shape, name, plan)
         return plan
 
-    def _judge_plan(self, manifest: Manifest, state: SiteRun, purpose: str, plan: SumPlan) -> None:
+    def _judge_plan(self, manifest: Manifest, shape: RoundShape, name: str, plan: SumPlan) -> None:
         """R0: refuse a plan that is not exactly what study, manifest and roster imply."""
-        layout = sum_layout(state.study, purpose, like=self._progress_of(manifest).weights(manifest.round))
+        purpose, step = part_of(name)
+        study, layout = shape.study, sum_layout(shape, name)
         expected = {
             "study_digest": manifest.study_digest,
             "run": manifest.run,
             "round": manifest.round,
             "purpose": purpose,
-            "step": 0,
+            "step": step,
             "attempt": 0,
             "model_digest": manifest.model_digest,
-            "settings_digest": settings_digest(state.study, __version__),
+            "settings_digest": settings_digest(study, __version__),
             "roster_digest": self.board.roster.digest,
             "ring_bits": layout.ring_bits,
             "length": layout.length,
-            "counter": sum_counter(manifest.round, manifest.purposes, purpose),
-            "min_survivors": survivors_needed(state.study, cohort=len(plan.cohort)),
+            "counter": sum_counter(manifest.round, manifest.purposes, name),
+            "min_survivors": survivors_needed(study, cohort=len(plan.cohort)),
         }
-        wrong = sorted(name for name, value in expected.items() if getattr(plan, name) != value)
+        wrong = sorted(key for key, value in expected.items() if getattr(plan, key) != value)
         if wrong:
             raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
         if not set(plan.cohort) <= set(self.board.roster.sites):
             raise ProtocolError("a plan names a site that is not in the roster", "report it")
-        if len(plan.cohort) < sites_needed(state.study, enrolled=len(self.board.roster.sites)):
+        if len(plan.cohort) < sites_needed(study, enrolled=len(self.board.roster.sites)):
             raise ProtocolError("a plan has fewer sites than its study asks for", "report it")
-
-    def _vector(self, manifest: Manifest, state: SiteRun, plan: SumPlan) -> NDArray[np.int64]:
-        rows, training = state.rows, ~state.rows.is_test
-        columns = feature_columns(state.study)
-        if plan.purpose == "moments":
-            return encode_statistics(
-                rows.features[training],
-                rows.labels[training],
-                rows.person[training],
-                columns,
-                targets_of(state.study),
-            )
-        if plan.purpose == "profile":
-            return vector_of(self._profile(manifest.run))
-        progress = self._progress_of(manifest)
-        weights = progress.weights(manifest.round)
-        statistics = site_statistics(rows.training().inputs(), progress.statistics(), state.study)
-        if plan.purpose == "evaluation":
-            test = rows.test()
-            scores = predict(weights, statistics, state.study, test.inputs())
-            return encode_scores(scores[:, 0], test.labels[:, 0], test.person)
-        return self._update(manifest, state, plan, weights, statistics)
-
-    def _update(
-        self, manifest: Manifest, state: SiteRun, plan: SumPlan, weights: Weights, statistics: Statistics
-    ) -> NDArray[np.int64]:
-        private = state.study.privacy.mode != "none"
-        _, keep = self._control(manifest, state)
-        update = train_local(
-            weights,
-            statistics,
-            state.rows.training(),
-            state.study,
-            plan=state.plan,
-            noise_key=derive_key(self.secrets.site_noise_key, plan.digest, 0) if private else None,
-            seed=local_seed(manifest.seed, site=self.name, number=manifest.round),
-        )
-        keep(update.delta)
-        return encode_weighted(
-            update.delta,
-            state.study,
-            examples=update.n_examples,
-            declared=self._ready(state.study, state).weight,
-            sites=len(plan.cohort),
-        )
-
-    def _control(
-        self, manifest: Manifest, state: SiteRun
-    ) -> tuple[Weights | None, Callable[[Weights], None]]:
-        """SCAFFOLD's correction of every local step, and what remembers the update it was made with."""
-        if state.study.training.algorithm != "scaffold":
-            return None, lambda delta: None
-        progress, folder = self._progress_of(manifest), self.folder.controls(manifest.run)
-        own = own_control(folder, progress, site=self.name, number=manifest.round)
-        control = progress.state(manifest.round).control
-        keep = partial(keep_control, folder, manifest.round, own, control)
-        return subtract(control, own), keep

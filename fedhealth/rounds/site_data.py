@@ -51,9 +51,9 @@ class SiteFolder:
         """The rows of a study, as safetensors."""
         return self.path / "rows" / f"{study.name}-{study.digest[:16]}.safetensors"
 
-    def controls(self, run: str) -> Path:
-        """The site's SCAFFOLD controls of a run."""
-        return self.path / "controls" / run
+    def memory(self, run: str) -> Path:
+        """What the site remembers of a run from round to round."""
+        return self.path / "memory" / run
 
     def policy(self) -> SitePolicy:
         """The site's own policy: ``policy.yaml`` if it is there, else the defaults."""

@@ -26,15 +26,12 @@ class Built:
 
 
 BUILT = (
-    Built("cohort.index.visit", ("inpatient",)),
-    Built("cohort.exclude.reasons", ((),)),
-    Built("prediction.at", ("discharge", "admission")),
-    Built("split.stratify", (False,)),
-    Built("split.assigned", (None,)),
-    Built("model.kind", ("linear", "mlp", "lstm", "multitask")),
-    Built("training.algorithm", ("fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad")),
+    Built("model.kind", ("linear", "mlp", "lstm", "multitask", "gbm", "cox")),
+    Built(
+        "training.algorithm",
+        ("fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedadagrad", "fedbn"),
+    ),
     Built("training.weighting", ("examples", "uniform")),
-    Built("training.personal", ((),)),
     Built("privacy.mode", ("local", "none")),
     Built("privacy.allocation", ("constant",)),
     Built("privacy.engine", ("auto", "opacus")),
@@ -48,11 +45,6 @@ BUILT = (
 """Keys of which only some values are built."""
 
 DEFAULTS_ONLY = (
-    "features.categories",
-    "features.conditions",
-    "features.drugs",
-    "features.procedures",
-    "features.series",
     "aggregation.colluders",
     "release",
     "schedule",
@@ -73,8 +65,6 @@ def refuse_unbuilt(study: "Study") -> None:
         _refuse(study, key, (_default(type(study), key),))
     if study.model.kind != "lstm":  # no other model reads them
         _refuse(study, "features.series", (_default(type(study), "features.series"),))
-    if study.evaluation.subgroups not in ((), ("sex", "age_band")):
-        raise ConfigError("evaluation.subgroups: a choice of subgroups is not built", "remove the key")
 
 
 def _refuse(study: "Study", key: str, values: tuple[object, ...]) -> None:

@@ -4,7 +4,7 @@ Strict, frozen, unknown keys forbidden; ``features`` has a module of its own (`f
 is wider than what is built: `fedhealth.study.built` refuses the rest with one line.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -86,111 +86,6 @@ class Prediction(Section):
         return self
 
 
-MissingIf = Literal["died_in_stay", "left_against_advice", "transferred_acute"]
-
-
-def _as_long_as_the_label(section: dict[str, Any]) -> int:
-    days: int = section.get("within_days", 30)  # not there when it was refused
-    return days
-
-
-class Readmission(Section):
-    """An unplanned inpatient stay that starts within so many days after discharge."""
-
-    kind: Literal["readmission"]
-    within_days: Count = 30
-    follow_up_days: Count = Field(default_factory=_as_long_as_the_label)
-    missing_if: tuple[MissingIf, ...] = ("died_in_stay", "left_against_advice", "transferred_acute")
-
-    @model_validator(mode="after")
-    def _everybody_is_followed_to_the_end(self) -> Self:
-        if self.follow_up_days < self.within_days:
-            raise ValueError("follow_up_days must reach within_days: who is seen for less has no label")
-        return self
-
-
-class Death(Section):
-    """Death within the stay, or within so many days from the start of the index stay."""
-
-    kind: Literal["death"]
-    within: Literal["stay"] | None = None
-    within_days: Count | None = None
-
-    @model_validator(mode="after")
-    def _one_window(self) -> Self:
-        if (self.within is None) == (self.within_days is None):
-            raise ValueError("needs exactly one of within: stay and within_days: N")
-        return self
-
-
-class KidneyInjury(Section):
-    """KDIGO creatinine rise, with its onset some hours after admission."""
-
-    kind: Literal["kidney_injury"]
-    onset_after_h: Hours = 24.0
-
-
-class IcuTransfer(Section):
-    """A transfer to intensive care."""
-
-    kind: Literal["icu_transfer"]
-    within: Literal["stay"] = "stay"
-
-
-class LengthOfStay(Section):
-    """Days of stay, or with ``over_days`` a yes or no."""
-
-    kind: Literal["length_of_stay"]
-    over_days: Positive | None = None
-
-
-class Disposition(Section):
-    """Where the patient goes after the stay."""
-
-    kind: Literal["disposition"]
-    classes: tuple[str, ...] = ("home", "home_care", "facility", "transfer", "died")
-
-
-class Survival(Section):
-    """Time to an event, up to a horizon."""
-
-    kind: Literal["survival"]
-    event: Literal["death"] = "death"
-    horizon_days: Count = 365
-
-
-class ConditionOutcome(Section):
-    """A coded condition: confirmed is 1, refuted 0."""
-
-    kind: Literal["condition"]
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    within_days: Count
-
-
-class ObservationOutcome(Section):
-    """A coded observation with positive and negative values."""
-
-    kind: Literal["observation"]
-    codes: Annotated[tuple[Code, ...], Field(min_length=1)]
-    within_days: Count
-    positive: Annotated[tuple[str, ...], Field(min_length=1)]
-    negative: Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-Outcome = Annotated[
-    Readmission
-    | Death
-    | KidneyInjury
-    | IcuTransfer
-    | LengthOfStay
-    | Disposition
-    | Survival
-    | ConditionOutcome
-    | ObservationOutcome,
-    Field(discriminator="kind"),
-]
-
-
 class Split(Section):
     """The test share; a patient's fold is an HMAC under the site's secret, or the site's own record of it."""
 
@@ -213,7 +108,8 @@ _LAYERS: dict[str, dict[str, Any]] = {
     "lstm": {"units": (128, 64), "dense": (64,), "dropout": (0.2,)},
     "multitask": {"shared": (256, 128), "heads": (64,), "dropout": (0.3, 0.2)},
 }
-"""By kind, the keys that belong to it, and their defaults."""
+"""By kind of network, the keys that belong to it, and their defaults."""
+_STEPWISE_KEYS = {"gbm": ("depth", "learning_rate", "l2", "min_people"), "cox": ("ridge",)}
 
 
 def _of_kind(key: str, otherwise: Widths | None) -> Any:
@@ -221,23 +117,22 @@ def _of_kind(key: str, otherwise: Widths | None) -> Any:
     return Field(default_factory=lambda section: _LAYERS.get(section.get("kind", ""), {}).get(key, otherwise))
 
 
-_STEPWISE_KEYS = {"gbm": ("depth", "learning_rate", "l2", "min_people"), "cox": ("ridge",)}
-
-
 class Model(Section):
-    """The network; ``hidden`` and ``dropout`` belong to the mlp, the rest to other kinds.
+    """The network. Each kind has keys of its own; dropout comes behind the first layers of hidden, shared or dense.
 
-    gbm: ``depth`` of a tree, ``learning_rate`` of its leaves, ``l2`` on their values, ``min_people`` on each side of
-    a split. cox: ``ridge`` on coefficients per standard deviation.
+    linear: none. mlp: ``hidden``. lstm: ``units`` of its stacked recurrent layers, ``dense`` behind them.
+    multitask: ``shared`` layers, and behind them the layers of each outcome's ``heads``. gbm: ``depth`` of a tree,
+    ``learning_rate`` of its leaves, ``l2`` on their values, ``min_people`` on each side of a split. cox: ``ridge`` on
+    coefficients per standard deviation.
     """
 
     kind: Literal["linear", "mlp", "lstm", "multitask", "gbm", "cox"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (256, 128, 64)
-    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = (0.3, 0.2)
-    units: Count | None = None
-    dense: tuple[Count, ...] | None = None
-    shared: tuple[Count, ...] | None = None
-    heads: tuple[Count, ...] | None = None
+    hidden: Widths = _of_kind("hidden", ())
+    dropout: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = _of_kind("dropout", ())
+    units: Annotated[Widths, Field(min_length=1, max_length=4)] | None = _of_kind("units", None)
+    dense: Widths | None = _of_kind("dense", None)
+    shared: Widths | None = _of_kind("shared", None)
+    heads: Widths | None = _of_kind("heads", None)
     depth: int = Field(default=4, ge=1, le=6)
     learning_rate: float = Field(default=0.1, gt=0.0, le=1.0)
     l2: Positive = 1.0
@@ -245,7 +140,13 @@ class Model(Section):
     ridge: Positive = 1.0
 
     @model_validator(mode="after")
-    def _stepwise_keys_belong_to_the_kind(self) -> Self:
+    def _keys_belong_to_the_kind(self) -> Self:
+        own = _LAYERS.get(self.kind, {})
+        for key in ("hidden", "dropout", "units", "dense", "shared", "heads"):
+            if key not in own and getattr(self, key):
+                raise ValueError(f"{key} does not belong to kind {self.kind}")
+            if key in own and getattr(self, key) is None:
+                raise ValueError(f"kind {self.kind} needs {key}")
         for kind, keys in _STEPWISE_KEYS.items():
             for key in keys:
                 if kind != self.kind and getattr(self, key) != type(self).model_fields[key].default:
@@ -305,6 +206,12 @@ class EarlyStopping(Section):
     patience: Count | None = None
 
 
+class FineTune(Section):
+    """So many passes of every site over its own rows, from the final model; what comes out stays at the site."""
+
+    epochs: Count | None = None
+
+
 class Initial(Section):
     """Transfer: a registered model, ``name/version``, the digest of its weights, and its frozen layers."""
 
@@ -339,6 +246,7 @@ class Training(Section):
     proximal_mu: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     personal: tuple[str, ...] = ()
     early_stopping: EarlyStopping = EarlyStopping()
+    fine_tune: FineTune = FineTune()
     initial: Initial = Initial()
 
     @model_validator(mode="after")

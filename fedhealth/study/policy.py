@@ -29,6 +29,7 @@ class SitePolicy(Section):
       min_sites: the fewest sites in a cohort.
       min_cohort_patients: the fewest patients of its own with which the site takes part.
       require_masks: whether updates must be masked.
+      share_figures: whether the consortium may see how the final model does on this site's test rows.
     """
 
     allowed_studies: tuple[Pattern, ...] = ("*",)
@@ -38,6 +39,7 @@ class SitePolicy(Section):
     min_sites: int = Field(default=3, ge=1)
     min_cohort_patients: int = Field(default=1, ge=1)
     require_masks: bool = True
+    share_figures: bool = False
 
     @classmethod
     def load(cls, path: Path) -> Self:

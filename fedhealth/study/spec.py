@@ -15,6 +15,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.study.built import refuse_unbuilt
 from fedhealth.study.explain import explain
 from fedhealth.study.features import Features
+from fedhealth.study.fit import misfit
 from fedhealth.study.language import (
     Aggregation,
     Cohort,
@@ -66,23 +67,12 @@ class Study(Section):
     def _parts_fit(self) -> Self:
         if self.model.kind in ("gbm", "cox") and self.privacy.mode != "none":
             raise ValueError(f"model.kind {self.model.kind} needs privacy.mode none: its loss is not noised")
-        within_stay = any(o.kind == "death" and o.within == "stay" for o in self.outcomes.values())
-        if within_stay and self.prediction.at == "discharge":
-            raise ValueError("a death within the stay cannot be predicted at discharge: predict at admission")
         if self.model.kind == "lstm" and self.features.series.preset is None:
             raise ValueError("model.kind lstm needs features.series: it reads them step by step")
         if self.split.stratify and self.privacy.mode != "none":
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
         if problem := misfit(self.cohort, self.prediction, self.outcomes, self.split):
             raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _scaling_is_accounted_for(self) -> Self:
-        if self.features.standardise == "site" and self.privacy.mode != "none":
-            raise ValueError(
-                "features.standardise site needs privacy.mode none: a site's own moments are not noised"
-            )
         return self
 
     @model_validator(mode="after")
@@ -94,6 +84,14 @@ class Study(Section):
             raise ValueError("model.kind cox needs one outcome, of kind survival")
         if self.model.kind == "cox" and self.training.rounds < 3:
             raise ValueError("model.kind cox needs three training.rounds: one counts, one fits, one closes")
+        return self
+
+    @model_validator(mode="after")
+    def _scaling_is_accounted_for(self) -> Self:
+        if self.features.standardise == "site" and self.privacy.mode != "none":
+            raise ValueError(
+                "features.standardise site needs privacy.mode none: a site's own moments are not noised"
+            )
         return self
 
     @property

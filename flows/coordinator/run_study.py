@@ -11,7 +11,7 @@ from prefect.states import Completed
 from flows.coordinator.federated_round import NOTHING_OPEN, federated_round
 from flows.flow_runs import tag_this_run
 from tasks.coordinator.artifacts import publish_study
-from tasks.coordinator.registry import register_model, start_record
+from tasks.coordinator.registry import record_evaluation, register_model, start_record
 from tasks.coordinator.rounds import start_run
 
 DEFAULT_STUDY = "infra/studies/readmission.yaml"
@@ -38,6 +38,7 @@ def run_study(study: str = DEFAULT_STUDY, run: str | None = None, seed: int = 0)
     for number in range(last + 1):
         if federated_round(run_id, number, return_state=True).name == NOTHING_OPEN:
             break  # it stopped early
+    record_evaluation(run_id)
     model = register_model(run_id)
     publish_study(run_id, model)
     return Completed(message=f"registered {model.name} version {model.version}")

@@ -4,6 +4,7 @@ from prefect import get_run_logger, task
 
 from fedhealth.refs import ModelRef
 from fedhealth.registry.record import StudyRecord
+from fedhealth.reporting.recorded import record_evaluation as log_evaluation
 from fedhealth.rounds.outcome import RoundClosed
 from tasks.coordinator.context import coordinator, registry
 from tasks.policies import TRANSPORT
@@ -24,6 +25,13 @@ def start_record(run: str) -> None:
 def record_round(closed: RoundClosed) -> None:
     """A nested run, and the metrics by round on the study's run."""
     record(closed.run).record_round(closed)
+
+
+@task(task_run_name="record the evaluation of {run} in MLflow", **TRANSPORT)
+def record_evaluation(run: str) -> None:
+    """Plots and tables of the final model."""
+    files = log_evaluation(record(run))
+    get_run_logger().info("evaluation: %s", ", ".join(files))
 
 
 @task(task_run_name="register the model of {run}", **TRANSPORT)

@@ -1,15 +1,19 @@
 """Algorithms over a real folder exchange: what the coordinator publishes is what every site computes for itself."""
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 from simulator.network import SITES, Network, make_study
 
 from fedhealth.errors import ConfigError
 from fedhealth.models import weights as weight_codec
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.weights import flatten
+from fedhealth.rounds.objects import purposes_of
+from fedhealth.rounds.site_memory import SiteMemory
 
 TRAINING = {"rounds": 4, "local": {"steps": 5}, "batch_size": 16, "optimizer": {"lr": 0.05}}
 
@@ -31,6 +35,9 @@ def run(folder, study, **start):
         {"algorithm": "fedadam", "server": {"kind": "adam", "lr": 0.05}},
         {"algorithm": "fedyogi", "server": {"kind": "yogi", "lr": 0.05}},
         {"algorithm": "fedadagrad", "server": {"kind": "adagrad", "lr": 0.05}},
+        {"algorithm": "fedprox", "proximal_mu": 0.1},
+        {"algorithm": "scaffold"},
+        {"algorithm": "fedbn"},
     ],
     ids=lambda training: training["algorithm"],
 )
@@ -67,8 +74,9 @@ def test_a_coordinator_that_trains_on_after_the_end_is_refused(tmp_path):
     threads, _, errors = network.follow("run-1")
     for number in range(4):
         network.run_round("run-1", number)
+    honest = node.progress("run-1")
     node._progress["run-1"] = SimpleNamespace(
-        weights=node.progress("run-1").weights, is_final=lambda number: False
+        whole=honest.whole, purposes=lambda number: purposes_of(study, number, is_final=False)
     )
     node.open_round("run-1", 4)
     for thread in threads:
@@ -97,3 +105,69 @@ def test_another_model_than_the_study_names_is_refused(tmp_path):
     for given in (weights, None):
         with pytest.raises(ConfigError, match="another digest"):
             network.coordinator.start_run(study, run="run-1", seed=7, transferred=given)
+
+
+def test_personal_parameters_never_travel_and_are_kept_from_round_to_round(tmp_path):
+    study = make_study(training={**TRAINING, "personal": ["layers.1.*"]})
+    network, closed, outcomes, errors = run(tmp_path, study)
+    assert errors == {}
+    assert outcomes == {name: ["done"] * 6 for name in SITES}
+    progress = network.coordinator.progress("run-1")
+    assert sorted(progress.weights(5)) == ["layers.0.bias", "layers.0.weight"]
+    assert sorted(progress.whole(5)) == sorted(initial_weights(make_study(), inputs=128, seed=0))
+    last = [
+        load(path.read_bytes()) for path in sorted(tmp_path.glob("hospital-*/memory/run-1/0004.safetensors"))
+    ]
+    values = [each["personal.layers.1.weight"] for each in last]
+    assert len(values) == 3
+    assert not any(np.array_equal(one, other) for one, other in combinations(values, 2))
+    assert closed[-1].metrics["auroc"] > closed[1].metrics["auroc"]
+
+
+def test_scaffold_leaves_every_site_the_control_that_its_updates_make(tmp_path):
+    network, _, _, errors = run(tmp_path, make_study(training={**TRAINING, "algorithm": "scaffold"}))
+    assert errors == {}
+    progress = network.coordinator.progress("run-1")
+    owns = [SiteMemory(tmp_path / name / "memory" / "run-1", name, progress).control(5) for name in SITES]
+    sizes = [len(rows.training()) for rows in network.rows.values()]
+    for name, control in progress.state(5).control.items():
+        mean = np.average([own[name] for own in owns], axis=0, weights=sizes)
+        assert np.abs(control).max() > 0.01
+        np.testing.assert_allclose(control, mean, atol=1e-4)
+
+
+def test_frozen_layers_do_not_move(tmp_path):
+    weights = initial_weights(make_study(), inputs=128, seed=99)
+    digest = weight_codec.digest(weights)
+    initial = {"model": "readmission-30d/3", "digest": digest, "freeze": ["layers.0.*"]}
+    study = make_study(training={**TRAINING, "rounds": 2, "initial": initial})
+    network, _, _, errors = run(tmp_path, study, transferred=weights)
+    assert errors == {}
+    last = network.coordinator.progress("run-1").weights(3)
+    for name in weights:
+        assert np.array_equal(last[name], weights[name]) == name.startswith("layers.0.")
+
+
+def test_each_site_may_tune_the_final_model_for_itself(tmp_path):
+    study = make_study(training={**TRAINING, "rounds": 1, "fine_tune": {"epochs": 3}})
+    _, closed, _, errors = run(tmp_path, study)
+    assert errors == {}
+    assert list(closed[-1].survivors) == ["evaluation", "personalised"]
+    metrics = closed[-1].metrics
+    assert 0.0 <= metrics["personalised.auroc"] <= 1.0
+    assert metrics["personalised.auroc"] != metrics["auroc"]
+    assert metrics["personalised.n"] == metrics["n"]
+
+
+def test_a_site_shares_its_own_figures_only_if_its_policy_says_so(tmp_path):
+    network = Network(tmp_path, make_study(training={**TRAINING, "rounds": 1}))
+    (tmp_path / "hospital-02" / "policy.yaml").write_text("share_figures: true\n")
+    network.coordinator.start_run(network.study, run="run-1", seed=7)
+    threads, _, errors = network.follow("run-1")
+    network.run_rounds("run-1")
+    for thread in threads:
+        thread.join(timeout=30)
+    assert errors == {}
+    figures = network.coordinator.account("run-1").figures()
+    assert list(figures) == ["hospital-02"]
+    assert set(figures["hospital-02"]) == {"auroc", "accuracy"}

@@ -17,7 +17,8 @@ from simulator.postgres import start_postgres
 
 from fedhealth.errors import TransportError
 from fedhealth.models.inputs import RawInputs
-from fedhealth.models.networks import initial_weights, predict
+from fedhealth.models.networks import initial_weights
+from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
 from fedhealth.registry import Registry
 from fedhealth.study import Study, load_study

@@ -18,7 +18,9 @@ from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
 from fedhealth.rounds.site_environment import join
 from fedhealth.study import Study
-from fedhealth.study.columns import feature_columns
+from fedhealth.study.columns import SERIES, numeric_columns
+from fedhealth.study.subgroups import SUBGROUPS
+from fedhealth.study.targets import targets_of
 
 SITES = ("hospital-01", "hospital-02", "hospital-03")
 TIMEOUTS = Timeouts(phase_timeout_s=20, ready_timeout_s=20, coordinator_timeout_s=60, poll_s=0.005)
@@ -38,17 +40,47 @@ def make_study(**sections):
 
 
 def make_rows(study, seed, patients=80):
+    """Rows of so many patients, a third of them in the test fold; a label of every target follows the first column."""
     generator = np.random.default_rng(seed)
-    columns = feature_columns(study)
+    columns = numeric_columns(study)
     low, high = np.array([(c.low, c.high) for c in columns]).T
     unit = generator.random((patients, len(columns)))
-    labels = (unit[:, 0] + 0.3 * generator.standard_normal(patients) > 0.5).astype(np.float32)
+    signal = unit[:, 0] + 0.3 * generator.standard_normal(patients)
     features = (low + unit * (high - low)).astype(np.float32)
     flags = np.array([c.kind == "flag" for c in columns])
     features[:, flags] = np.round(unit[:, flags])
     return Rows(
-        features, labels[:, None], np.arange(patients, dtype=np.int64), generator.random(patients) < 0.4
+        features,
+        np.stack([_label(target, signal) for target in targets_of(study)], axis=1).astype(np.float32),
+        np.arange(patients, dtype=np.int64),
+        generator.random(patients) < 0.4,
+        groups=generator.integers(-1, 2, (patients, len(SUBGROUPS))).astype(np.int8),
+        **_extras(study, generator, patients),
     )
+
+
+def _label(target, signal):
+    share = np.clip(signal, 0.0, 0.999)
+    if target.kind == "number":
+        return target.low + share * (target.high - target.low)
+    if target.kind == "classes":
+        return np.floor(share * len(target.classes))
+    if target.kind == "hazard":
+        return 2 * np.floor((1 - share) * target.outputs) + (signal > 0.4)
+    return signal > 0.5
+
+
+def _extras(study, generator, patients):
+    extras = {}
+    if study.model.kind == "lstm":
+        series = generator.normal(100.0, 20.0, (patients, study.features.series.steps, len(SERIES)))
+        series[generator.random(series.shape) < 0.5] = np.nan
+        extras["series"] = series.astype(np.float32)
+    if study.features.categories:
+        size = (patients, len(study.features.categories))
+        extras["levels"] = generator.integers(-1, 3, size).astype(np.int32)
+        extras["level_names"] = (("urn:x|1", "urn:x|2", "urn:x|3"),) * size[1]
+    return extras
 
 
 class Killed(BaseException):

@@ -136,20 +136,23 @@ class Cdm:
     def observe(
         self,
         code: str,
-        value: str | float,
+        value: str | float | None,
         when: dt.datetime,
         *,
         person_id: int = 1,
         timed: bool = True,
         concept: int = 0,
-        value_concept: int | None = None,
-    ) -> None:
+        coded: int | None = None,
+        number: float | None = None,
+        key: int | None = None,
+    ) -> int:
         """A text in observation; a number, as harmonisation does it, in measurement."""
-        table, text = ("observation", value) if isinstance(value, str) else ("measurement", f"{value}")
-        self.add(
+        table = "measurement" if isinstance(value, int | float) else "observation"
+        text = f"{value}" if table == "measurement" else value
+        return self.add(
             table,
             **{
-                f"{table}_id": self.next_id,
+                f"{table}_id": key or self.next_id,
                 f"{table}_concept_id": concept,
                 f"{table}_date": when.date(),
                 f"{table}_datetime": when if timed else None,
@@ -157,8 +160,8 @@ class Cdm:
                 "value_as_string" if table == "observation" else "value_source_value": text,
             },
             person_id=person_id,
-            value_as_number=None if isinstance(value, str) else value,
-            value_as_concept_id=value_concept,
+            value_as_number=number if table == "observation" else value,
+            value_as_concept_id=coded,
         )
 
     def intensive_care(
@@ -202,21 +205,6 @@ class Cdm:
             measurement_source_value=code,
             unit_source_value=more.get("unit"),
             value_source_value=more.get("text"),
-        )
-
-    def observe(self, code: str, text: str | None, when: dt.datetime, **more: Any) -> int:
-        """An observation by its code."""
-        return self.add(
-            "observation",
-            observation_id=more.get("key", self.next_id),
-            person_id=more.get("person_id", 1),
-            observation_concept_id=more.get("concept", 0),
-            observation_date=when.date(),
-            observation_datetime=when if more.get("timed", True) else None,
-            value_as_number=more.get("number"),
-            value_as_string=text,
-            value_as_concept_id=more.get("coded"),
-            observation_source_value=code,
         )
 
     def drug(self, source: str | None, when: dt.datetime, **more: Any) -> int:

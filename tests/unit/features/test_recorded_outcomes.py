@@ -147,7 +147,7 @@ def test_observed_values_are_texts_codes_or_numbers(cdm: Any, study: Make, build
 def test_a_value_may_be_a_concept(cdm: Any, study: Make, build: Build) -> None:
     visits(cdm, 2)
     for person, value in ((1, 45877994), (2, 45878245)):
-        cdm.observe("urn:x|q", "x", cdm.at(9), person_id=person, value_concept=value, concept=40766362)
+        cdm.observe("urn:x|q", "x", cdm.at(9), person_id=person, coded=value, concept=40766362)
     asked = {
         **SCORE,
         "codes": ["omop|40766362"],

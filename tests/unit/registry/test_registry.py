@@ -140,7 +140,7 @@ def test_no_user_source_or_commit_is_recorded(run: StudyRun, workdir: Path) -> N
 def test_a_registered_model_answers_as_the_network_does(
     registry: Registry, run: StudyRun, weights: Weights, statistics: Statistics, study: Study
 ) -> None:
-    from fedhealth.models.networks import predict
+    from fedhealth.models.scoring import predict
 
     model = registry.register(run, weights, statistics, study, metrics={"auroc": 0.8}, tags={"log_index": 9})
     rng = np.random.default_rng(0)

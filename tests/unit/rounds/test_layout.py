@@ -7,7 +7,7 @@ import pytest
 
 from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.errors import PolicyError
-from fedhealth.rounds.layout import decode_sum, shape_of, sum_layout
+from fedhealth.rounds.layout import RoundShape, decode_sum, sum_layout
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
@@ -46,8 +46,9 @@ def moments(*, measured=25, diabetic=15, dead=12, stays=30, people=40):
     features = np.column_stack([np.full(people, 60.0), np.where(has, 1.5, np.nan), ~has, person < diabetic])
     labels = np.column_stack([person < dead, np.where(person < stays, 4.0, np.nan)]).astype(np.float32)
     vector = encode_statistics(features, labels, person, feature_columns(study), targets_of(study))
-    assert sum_layout(study, "moments", like=shape_of(study)).length == len(vector)
-    return decode_sum(study, "moments", vector, cohort=("a", "b", "c"), declared=None, like=shape_of(study))
+    shape = RoundShape(study=study, purposes=("moments",), model={}, statistics=None)
+    assert sum_layout(shape, "moments").length == len(vector)
+    return decode_sum(shape, "moments", vector, cohort=("a", "b", "c"), declared=None)
 
 
 def test_a_sum_that_has_everything_is_published():

@@ -151,7 +151,7 @@ def test_what_breaks_the_language_is_one_line_with_its_key(
 
 @pytest.mark.parametrize(
     ("features", "key"),
-    [({"categories": [PAIN]}, "features.categories"), ({"series": {"steps": 24}}, "features.series")],
+    [({"series": {"steps": 24}}, "features.series")],
 )
 def test_what_is_not_built_is_refused(tmp_path: Path, features: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match="not built") as caught:

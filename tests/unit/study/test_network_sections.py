@@ -5,7 +5,6 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from fedhealth.errors import ConfigError
 from fedhealth.study import Study
 
 
@@ -66,8 +65,3 @@ def test_a_key_that_would_do_nothing_is_refused(sections, why):
 def test_the_optimisers_and_fedprox_are_built(kind):
     study = study_of(training={"algorithm": "fedprox", "proximal_mu": 0.1, "optimizer": {"kind": kind}})
     assert Study.from_canonical(study.canonical()) == study
-
-
-def test_what_stays_at_a_site_is_refused_until_rounds_part_it():
-    with pytest.raises(ConfigError, match="not built"):
-        Study.from_canonical(study_of(training={"personal": ["layers.2.*"]}).canonical())

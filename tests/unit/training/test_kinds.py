@@ -18,9 +18,9 @@ KEY = bytes(range(32))
 ROWS, INPUTS, STEPS = 24, 10, 7
 OUTCOMES = {
     "death": {"kind": "death", "within": "stay"},
-    "where": {"kind": "disposition"},
     "los": {"kind": "length_of_stay"},
     "survival": {"kind": "survival"},
+    "where": {"kind": "disposition"},
 }
 KINDS = {
     "linear": {"kind": "linear"},
@@ -61,7 +61,7 @@ def data(kind):
     late = np.arange(STEPS)[None, :] < generator.integers(0, 4, ROWS)[:, None]
     series[late | (generator.random((ROWS, STEPS)) < 0.1)] = np.nan
     inputs = (static, prepare_series(series, step_h=1.0)) if kind == "lstm" else (static,)
-    labels = np.column_stack([generator.integers(0, top, ROWS) for top in (2, 5, 20, 24)]).astype(np.float32)
+    labels = np.column_stack([generator.integers(0, top, ROWS) for top in (2, 20, 24, 5)]).astype(np.float32)
     labels[generator.random(labels.shape) < 0.33] = np.nan
     labels[:2] = np.nan
     return inputs, labels

@@ -7,7 +7,8 @@ import torch
 from fedhealth.errors import DataError
 from fedhealth.features.rows import Rows
 from fedhealth.models import weights as w
-from fedhealth.models.networks import Perceptron, initial_weights, predict, read_weights
+from fedhealth.models.networks import Perceptron, initial_weights, read_weights
+from fedhealth.models.scoring import predict
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.study.targets import Target
 from fedhealth.training.local import train_local
