@@ -164,13 +164,9 @@ def _finals(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _shown(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Figures without numbers of people, under names that MLflow takes: ``sex/female.auroc``."""
+    """Figures without numbers of people."""
     counts = ("n", "n_positive")
-    return {
-        name.replace("=", "/").replace("+", ""): value
-        for name, value in metrics.items()
-        if name.rpartition(".")[2] not in counts
-    }
+    return {name: value for name, value in metrics.items() if name.rpartition(".")[2] not in counts}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fedhealth.aggregation.optimizers import ServerState, first_state, server_step
+from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.personal import split_personal
 from fedhealth.models.statistics import Statistics
@@ -20,9 +21,6 @@ from fedhealth.rounds.objects import PREPROCESSING_ROUND, last_round, purposes_o
 from fedhealth.study.columns import FeatureColumn, feature_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
-
-SIGNALS = {"binary": "auroc", "classes": "auroc", "number": "r2", "hazard": "c_index"}
-"""The pooled metric of the first target by which a run stops early, by the target's kind."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,6 +142,6 @@ class Progress:
 
 
 def signal_of(study: Study) -> str:
-    """The name of the metric that early stopping watches."""
-    first, *others = targets_of(study)
-    return f"{first.name}.{SIGNALS[first.kind]}" if others else SIGNALS[first.kind]
+    """The name of the pooled metric by which a run stops early: the headline of the first target."""
+    targets = targets_of(study)
+    return prefix_of(targets[0], targets) + headline_metric(targets[0])

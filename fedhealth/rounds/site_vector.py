@@ -63,14 +63,15 @@ class SiteRound:
     def figures(self) -> dict[str, float | None]:
         """How this round's model does on the site's own test rows, None where fewer than 11 people would show.
 
-        Numbers of people are not told, and no intervals, which would give them away: next to the consortium's figures
-        they would tell those of a site that does not share its own.
+        Numbers of people are not told, nor intervals or more than two decimals, which would give them away: next to
+        the consortium's figures they would tell those of a site that does not share its own.
         """
         study, targets = self.shape.study, targets_of(self.shape.study)
         vector = _evaluation(self, self.weights())
         metrics = decode_evaluation(vector, targets, (), min_cell=study.evaluation.min_cell).metrics
         names = [prefix_of(t, targets) + name for t in targets for name in (headline_metric(t), "accuracy")]
-        return {name: metrics[name] for name in names if name in metrics}
+        told = {name: metrics[name] for name in names if name in metrics}
+        return {name: None if value is None else round(value, 2) for name, value in told.items()}
 
     def weights(self) -> Weights:
         """The whole model at this site: what everybody has, and its own parameters."""
