@@ -48,7 +48,7 @@ from fedhealth.rounds.objects import (
     survivors_needed,
 )
 from fedhealth.rounds.outcome import Attendance, RoundClosed
-from fedhealth.rounds.progress import Progress
+from fedhealth.rounds.progress import Progress, check_patterns
 from fedhealth.secagg.plan import SumPlan, threshold_for
 from fedhealth.study.spec import Study
 
@@ -80,9 +80,11 @@ class CoordinatorNode:
           transferred: the weights of the registered model that the study starts from, if it names one.
 
         Raises:
-          ConfigError: the run id cannot be part of a key, or the transferred weights are not the study's.
+          ConfigError: the run id cannot be part of a key, the transferred weights are not the study's, or a pattern of
+            parameters is that of none.
         """
         check_run_id(run)
+        check_patterns(study)
         self._keep_transferred(study, run, transferred)
         self.log.append(
             "roster", {"sites": len(self.board.roster.sites)}, {ROSTER_SUBJECT: self.board.roster.digest}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fedhealth.aggregation.optimizers import ServerState, first_state, server_step
 from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.models.networks import initial_weights
-from fedhealth.models.personal import split_personal
+from fedhealth.models.personal import frozen_names, split_personal
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights
@@ -139,6 +139,19 @@ class Progress:
         share = len(aggregate.survivors.get("update", ())) / self.sites
         delta = {name: aggregate.tensors[name] for name in state.weights}
         return server_step(state, delta, study, share=share)
+
+
+def check_patterns(study: Study) -> None:
+    """Refuse patterns of parameters that are those of none of the study's network: before a round, not in it.
+
+    Raises:
+      ConfigError: ``training.personal`` or ``training.initial.freeze`` names nothing, or everything.
+    """
+    if study.model.kind in STEPWISE:
+        return
+    weights = initial_weights(study, inputs=len(feature_columns(study)), seed=0)
+    split_personal(weights, study)
+    frozen_names(weights, study)
 
 
 def signal_of(study: Study) -> str:

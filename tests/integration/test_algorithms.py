@@ -171,3 +171,10 @@ def test_a_site_shares_its_own_figures_only_if_its_policy_says_so(tmp_path):
     figures = network.coordinator.account("run-1").figures()
     assert list(figures) == ["hospital-02"]
     assert set(figures["hospital-02"]) == {"auroc", "accuracy"}
+
+
+@pytest.mark.parametrize("training", [{"personal": ["heads.*"]}, {"initial": {"freeze": ["*"]}}])
+def test_patterns_of_no_parameter_or_of_all_are_refused_before_a_round(tmp_path, training):
+    network = Network(tmp_path, make_study(training={**TRAINING, **training}))
+    with pytest.raises(ConfigError, match="training"):
+        network.coordinator.start_run(network.study, run="run-1", seed=7)
