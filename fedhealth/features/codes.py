@@ -7,16 +7,17 @@ import duckdb
 import pyarrow as pa
 
 from fedhealth.cdm.rows import EVENT_TABLES
+from fedhealth.features.matching import mapped_concepts
 from fedhealth.features.tables import temp_table
-from fedhealth.vocabulary.maps import Field, shipped_codes
+from fedhealth.vocabulary.maps import Field
 
 
 @dataclass(frozen=True, slots=True)
 class CodeSet:
     """What addresses one feature.
 
-    A code that a shipped map names stands for its concept as well, so that a hospital whose codes are its own, and
-    whose map takes them there, has the feature too.
+    A code that a shipped map names, or a prefix of such codes, stands for their concepts as well, so that a hospital
+    whose codes are its own, and whose map takes them there, has the feature too.
 
     Attributes:
       exact: ``system|code``.
@@ -33,14 +34,12 @@ class CodeSet:
     @classmethod
     def of(cls, codes: Iterable[str], *, field: Field, texts: Iterable[str] = ()) -> "CodeSet":
         """The set of a study's codes: ``system|code``, ``system|begin*`` or ``omop|NUMBER``."""
-        shipped, listed = shipped_codes(field), tuple(codes)
-        parts = [code.partition("|") for code in listed]
-        concepts = {int(code) for system, _, code in parts if system == "omop"}
-        concepts |= {shipped[system, code] for system, _, code in parts if (system, code) in shipped}
+        listed = tuple(codes)
+        concepts = {int(code.removeprefix("omop|")) for code in listed if code.startswith("omop|")}
         return cls(
             exact=frozenset(code for code in listed if not code.endswith("*")),
             prefixes=tuple(code[:-1] for code in listed if code.endswith("*")),
-            concepts=frozenset(concepts),
+            concepts=frozenset(concepts.union(*(mapped_concepts(code, field=field) for code in listed))),
             texts=frozenset(text.casefold() for text in texts),
         )
 

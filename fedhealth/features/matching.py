@@ -34,7 +34,7 @@ def has_code(codes: Iterable[str], *, text: str, concept: str, field: Field) -> 
         if code.startswith(_OMOP):
             concepts.add(int(code.removeprefix(_OMOP)))
             continue
-        concepts |= _mapped(code, field)
+        concepts |= mapped_concepts(code, field=field)
         is_same = f"{text} = {sql_text(code)}"
         conditions.append(
             f"starts_with({text}, {sql_text(code.removesuffix('*'))})" if code.endswith("*") else is_same
@@ -42,6 +42,16 @@ def has_code(codes: Iterable[str], *, text: str, concept: str, field: Field) -> 
     if concepts:
         conditions.append(f"{concept} IN {sql_list(sorted(concepts))}")
     return f"coalesce({' OR '.join(conditions)}, false)"
+
+
+def mapped_concepts(code: str, *, field: Field) -> set[int]:
+    """The concepts to which the shipped map of the field takes a ``system|code``, or all that start with a prefix."""
+    system, _, value = code.partition("|")
+    shipped = shipped_codes(field)
+    if not value.endswith("*"):
+        return {shipped[system, value]} if (system, value) in shipped else set()
+    prefix = value.removesuffix("*")
+    return {concept for (of, known), concept in shipped.items() if of == system and known.startswith(prefix)}
 
 
 def has_value(values: Iterable[str], *, text: str, number: str, concept: str) -> str:
@@ -84,16 +94,6 @@ def is_established(status: str) -> str:
 def starts_with_any(code: str, prefixes: Iterable[str]) -> str:
     """SQL: whether a code starts with one of the prefixes; false where there are none."""
     return " OR ".join(f"starts_with({code}, {sql_text(prefix)})" for prefix in prefixes) or "false"
-
-
-def _mapped(code: str, field: Field) -> set[int]:
-    """The concepts to which the shipped map of the field takes a code, or all that start with a prefix."""
-    system, _, value = code.partition("|")
-    shipped = shipped_codes(field)
-    if not value.endswith("*"):
-        return {shipped[system, value]} if (system, value) in shipped else set()
-    prefix = value.removesuffix("*")
-    return {concept for (of, known), concept in shipped.items() if of == system and known.startswith(prefix)}
 
 
 def _of_system(source: str, pattern: str) -> str:

@@ -1,8 +1,10 @@
 """Which rows a study's codes address."""
 
+import duckdb
 import pytest
 
 from fedhealth.features.codes import CodeSet
+from fedhealth.features.matching import has_code, sql_text
 
 LOINC, ICD = "http://loinc.org", "http://hl7.org/fhir/sid/icd-10-cm"
 
@@ -20,7 +22,8 @@ LOINC, ICD = "http://loinc.org", "http://hl7.org/fhir/sid/icd-10-cm"
         ((f"{ICD}|E11*",), "condition", f"{ICD}|E10.9", 0, False),
         ((f"{ICD}|E11*",), "condition", "urn:house|sugar", 201826, True),
         ((f"{ICD}|E11.6*",), "condition", "urn:house|sugar", 201826, False),
-        ((f"{ICD}|E1*",), "condition", "urn:house|sugar", 201826, False),
+        ((f"{ICD}|E1*",), "condition", "urn:house|sugar", 201826, True),
+        ((f"{ICD}|E1*",), "condition", "urn:house|pressure", 320128, False),
         (("omop|3016723",), "measurement", None, 3016723, True),
         (("omop|3016723",), "measurement", "omop|3016723x", None, False),
         (("omop|3016723",), "measurement", None, None, False),
@@ -38,3 +41,14 @@ def test_a_code_addresses_itself_its_prefix_or_its_concept(codes, field, source,
 )
 def test_a_text_is_the_source_value_or_its_code_whatever_the_case(source, answer):
     assert CodeSet.of((), field="drug", texts=("Aspirin",)).holds(source, 0) is answer
+
+
+@pytest.mark.parametrize(
+    "codes", [(f"{ICD}|E11*",), (f"{ICD}|E1*", "omop|5"), (f"{ICD}|E11.6*",), ("urn:a|x",)]
+)
+@pytest.mark.parametrize("concept", [5, 201826, 320128, 0])
+def test_a_feature_and_an_outcome_read_the_same_codes_alike(codes, concept):
+    for source in (f"{ICD}|E11.65", f"{ICD}|E10", "urn:a|x", "urn:a|x1", "it's"):
+        condition = has_code(codes, text=sql_text(source), concept=str(concept), field="condition")
+        ((answer,),) = duckdb.sql(f"SELECT {condition}").fetchall()
+        assert CodeSet.of(codes, field="condition").holds(source, concept) is answer
