@@ -110,7 +110,7 @@ def test_the_same_site_twice(place, data):
     ("text", "by", "words"),
     [
         ("cohort:", "colour: blue\ncohort:", ("colour", "not a key", "cohort")),
-        ("kind: mlp", "kind: lstm", ("model.kind", "not built", "mlp")),
+        ("kind: mlp", "kind: lstm", ("model", "hidden", "lstm")),
         ("rounds: 10", "rounds: ten", ("training.rounds",)),
         ("cohort:", "cohort: [", ("not valid YAML",)),
         ("within_days: 30", "within_days: 0", ("within_days",)),
