@@ -15,9 +15,6 @@ from tasks.coordinator.registry import record_round
 from tasks.coordinator.rounds import close_round, find_open_round, open_round, secure_sum, wait_for_sites
 from tasks.coordinator.site_flows import site_deployments, start_site_flow
 
-NOTHING_OPEN = "NothingOpen"
-"""The name of the state in which a flow run ends that found no open round."""
-
 
 def _run_name() -> str:
     parameters = runtime.flow_run.parameters
@@ -34,7 +31,7 @@ def federated_round(run: str | None = None, number: int | None = None) -> State[
     """
     opened = find_open_round(run)
     if opened is None:
-        return Completed(name=NOTHING_OPEN, message="nothing open")
+        return Completed(name="NothingOpen", message="nothing open")
     if number is not None and number < opened.number:
         return Completed(name="AlreadyClosed", message=f"round {number} is closed")
     tag_this_run("coordinator", opened.run)

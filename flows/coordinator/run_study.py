@@ -8,11 +8,11 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.coordinator.federated_round import NOTHING_OPEN, federated_round
+from flows.coordinator.federated_round import federated_round
 from flows.flow_runs import tag_this_run
 from tasks.coordinator.artifacts import publish_study
 from tasks.coordinator.registry import record_evaluation, register_model, start_record
-from tasks.coordinator.rounds import start_run
+from tasks.coordinator.rounds import find_open_round, start_run
 
 DEFAULT_STUDY = "infra/studies/readmission.yaml"
 
@@ -36,8 +36,9 @@ def run_study(study: str = DEFAULT_STUDY, run: str | None = None, seed: int = 0)
     last = start_run(study, run_id, seed)
     start_record(run_id)
     for number in range(last + 1):
-        if federated_round(run_id, number, return_state=True).name == NOTHING_OPEN:
-            break  # it stopped early
+        federated_round(run_id, number)
+        if find_open_round(run_id) is None:
+            break  # the last round, or it stopped early
     record_evaluation(run_id)
     model = register_model(run_id)
     publish_study(run_id, model)
