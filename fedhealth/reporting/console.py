@@ -40,7 +40,7 @@ def _comparisons(report: Report) -> list[Table]:
 
 def _comparison(models: list[str], compared: list[Column]) -> Table:
     table = Table(title="Models on the pooled test sets of all sites", title_justify="left")
-    table.add_column("model")
+    table.add_column("model", min_width=max(len(LABELS[name]) for name in ("federated_dp", "federated")))
     for column in compared:
         table.add_column(column.title, justify="right")
     table.add_column("epsilon", justify="right")
