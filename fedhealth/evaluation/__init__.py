@@ -3,6 +3,7 @@
 from fedhealth.evaluation.cells import Figures, Table
 from fedhealth.evaluation.scores import Metrics, encode_scores, pooled_metrics, scores_length
 from fedhealth.evaluation.vector import (
+    HEADLINES,
     Evaluation,
     decode_evaluation,
     encode_evaluation,
@@ -12,6 +13,7 @@ from fedhealth.evaluation.vector import (
 )
 
 __all__ = [
+    "HEADLINES",
     "Evaluation",
     "Figures",
     "Metrics",

@@ -42,6 +42,10 @@ class Evaluation:
     tables: Mapping[str, Table] = field(default_factory=dict)
 
 
+HEADLINES = frozenset(judge.HEADLINE for judge in JUDGES.values())
+"""The headline metrics of all kinds of target."""
+
+
 def headline_metric(target: Target) -> str:
     """The metric by which models of a target are compared; ``low`` and ``high`` are its interval."""
     return JUDGES[target.kind].HEADLINE

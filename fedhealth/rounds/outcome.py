@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedhealth.evaluation import HEADLINES
 from fedhealth.rounds.objects import Ready
 
 NOT_COVERED = (
@@ -50,6 +51,14 @@ class RoundClosed:
     log_root: str
     upload_bytes: Mapping[str, int]
     seconds: float
+
+    def headlines(self) -> dict[str, float]:
+        """The pooled metrics by which models are compared, of each outcome, where they may be told."""
+        return {
+            name: value
+            for name, value in self.metrics.items()
+            if value is not None and "=" not in name and name.rpartition(".")[2] in HEADLINES
+        }
 
     def to_json(self) -> dict[str, object]:
         """The round as a report shows it."""

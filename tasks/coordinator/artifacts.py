@@ -22,12 +22,12 @@ def publish_round(closed: RoundClosed, states: dict[str, str]) -> None:
         }
         for site, state in states.items()
     ]
-    auroc = closed.metrics.get("auroc")
-    shown = "suppressed or not scored" if auroc is None else f"{auroc:.4f}"
+    told = closed.headlines()
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in told.items()) or "suppressed or not scored"
     create_table_artifact(
         rows,
         key=f"{closed.run}-round-{closed.round:03d}".lower().replace("_", "-"),
-        description=f"Round {closed.round}: pooled AUROC {shown}; log entry {closed.log_index}, root {closed.log_root}",
+        description=f"Round {closed.round}: {shown}; log entry {closed.log_index}, root {closed.log_root}",
     )
 
 
