@@ -189,9 +189,10 @@ def network_inputs(rows: RawInputs, statistics: Statistics, study: Study) -> tup
 def initial_weights(study: Study, *, inputs: int, seed: int) -> Weights:
     """Draw initial weights.
 
-    He normal for linear layers and zero for biases; for an lstm uniform within 1 / sqrt(units), and one for the
-    bias of the gate that keeps the cell. Not orthogonal: a factorisation may give other bytes on another
-    processor, and every site checks the initial model by its digest. An input norm starts as the identity.
+    He normal for linear layers and zero for biases; all zero for a linear model, whose loss has one minimum and which
+    random weights only delay; for an lstm uniform within 1 / sqrt(units), and one for the bias of the gate that keeps
+    the cell. Not orthogonal: a factorisation may give other bytes on another processor, and every site checks the
+    initial model by its digest. An input norm starts as the identity.
 
     Guarantees: a function of the study's layer sizes, ``inputs`` and ``seed`` only.
 
@@ -207,7 +208,7 @@ def initial_weights(study: Study, *, inputs: int, seed: int) -> Weights:
             values.uniform_(-bound, bound, generator=generator)
         elif name.endswith(".gates.bias"):
             values.chunk(4)[1].fill_(1.0)
-        elif parameter.ndim == 2:
+        elif parameter.ndim == 2 and study.model.kind != "linear":
             values.normal_(0.0, (2.0 / parameter.shape[1]) ** 0.5, generator=generator)
         named[name] = values.numpy()
     return sorted_weights(named)

@@ -183,11 +183,21 @@ def test_every_kind_has_its_layers_and_no_other_state(make_study, model, shapes)
     assert found == {name: array.shape for name, array in initial_weights(study, inputs=128, seed=0).items()}
 
 
+def test_a_linear_model_starts_at_zero_whatever_the_seed(make_study):
+    weights = initial_weights(make_study(model={"kind": "linear"}), inputs=5, seed=7)
+    assert [array.shape for array in weights.values()] == [(1,), (1, 5)]
+    assert all((array == 0).all() for array in weights.values())
+
+
 @pytest.mark.parametrize("model", [{"kind": "linear"}, MULTITASK, LSTM], ids=lambda each: each["kind"])
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedbn"])
 def test_a_rows_scores_are_its_own(make_study, features, statistics, columns, model, algorithm):
     study = make_study(model=model, outcomes=OUTCOMES, training={"algorithm": algorithm})
-    weights, rows = initial_weights(study, inputs=len(columns), seed=0), rows_of(features)
+    generator, rows = np.random.default_rng(0), rows_of(features)
+    weights = {
+        name: array + generator.normal(0.0, 0.1, array.shape).astype(np.float32)
+        for name, array in initial_weights(study, inputs=len(columns), seed=0).items()
+    }
     scores = predict(weights, statistics, study, rows)
     assert scores.shape == (20, 7)
     for row in range(20):
