@@ -1,8 +1,9 @@
 """The UCI heart disease files as four hospitals' FHIR R4: NDJSON by resource type, and each hospital's site map.
 
 A row becomes a person, whose identity is invented: an ambulatory visit on one and the same day, what was measured in
-it, and the diagnosis three days later, confirmed or refuted. What the file does not have has no resource; a 0 that UCI uses for a missing number (cholesterol in Switzerland) is written as 0, for it is what FLamby
-trains on. FLamby's split is an observation too.
+it, and the diagnosis three days later, confirmed or refuted. What the file does not have has no resource; a 0 that UCI
+uses for a missing number (cholesterol in Switzerland) is written as 0, for it is what FLamby trains on. FLamby's
+split is an observation too.
 """
 
 import json

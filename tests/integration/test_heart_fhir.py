@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from fedhealth.cdm import harmonize
+from fedhealth.features import build_rows
+from fedhealth.study import load_study
+from fedhealth.study.columns import numeric_columns
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("FEDHEALTH_DATA", ROOT.parent / "shared" / "data")) / "uci-heart"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from heart.fhir import resources_of, write_hospital  # noqa: E402
-from heart.plain import PUBLISHED_LR, federated_average  # noqa: E402
+from heart.fhir import CHEST_PAIN, ECG, resources_of, write_hospital  # noqa: E402
+from heart.plain import FLAMBY, federated_average  # noqa: E402
 from heart.protocol import HOSPITALS, assign_folds, complete_arrays, read_rows  # noqa: E402
 
 FILE = """\
@@ -28,6 +31,10 @@ FILE = """\
 COMPLETE = [True, True, False, True, False]
 OTHERS = 11 * "58,1,4,125,220,0,2,144,0,.4,2,?,?,1\n"
 """What else a hospital needs for its codes of observations to stay: enough people who carry them."""
+VARIED = "".join(
+    f"{40 + n},{n % 2},{n % 4 + 1},{110 + n},{200 + n},{n % 2},{n % 3},{150 - n},{n % 2},{n / 10},2,?,?,{n % 2}\n"
+    for n in range(40)
+)
 
 
 @pytest.fixture
@@ -190,6 +197,48 @@ def test_the_diagnosis_follows_the_visit_and_is_confirmed_or_refuted(harmonised)
     ]
 
 
+def columns_of(rows, study):
+    """FLamby's 13 columns, the diagnosis and the fold, from what a site trains on."""
+    numbers = dict(zip((column.name for column in numeric_columns(study)), rows.features.T, strict=True))
+
+    def level(category, code):
+        return rows.levels[:, category] == rows.level_names[category].index(code)
+
+    house, pain, ecg, angina = "urn:fedhealth:heart|", 0, 1, 2
+    return np.column_stack(
+        [
+            numbers["age"],
+            1 - numbers["sex"],
+            numbers["systolic_bp_last"],
+            numbers["cholesterol_last"],
+            numbers["sugar_over_120_last"],
+            numbers["max_heart_rate_last"],
+            level(angina, "true"),
+            numbers["st_depression_last"],
+            *(level(pain, house + CHEST_PAIN[each]) for each in (2, 3, 4)),
+            *(level(ecg, house + ECG[each]) for each in (1, 2)),
+            rows.labels[:, 0],
+            rows.is_test,
+        ]
+    )
+
+
+def in_order(table):
+    return table[np.lexsort(table.T)]
+
+
+def test_what_the_study_trains_on_is_what_flamby_trains_on(tmp_path):
+    file = tmp_path / "file"
+    file.write_text(FILE + VARIED)
+    write_hospital(tmp_path / "somewhere", "somewhere", read_rows(file), complete_only=True)
+    study = load_study(ROOT / "infra" / "studies" / "heart.yaml")
+    found, _ = build_rows(cdm_of(tmp_path / "somewhere")[1], study, site_secret=bytes(32))
+    arrays = complete_arrays(read_rows(file))
+    theirs = np.column_stack([arrays.features, arrays.is_diseased, arrays.is_test])
+    assert len(theirs) == 43
+    np.testing.assert_allclose(in_order(columns_of(found, study)), in_order(theirs), rtol=1e-6)
+
+
 def test_flambys_columns_are_the_raw_numbers_and_the_levels_but_the_first(rows):
     arrays = complete_arrays(rows)
     assert [row.is_complete for row in rows] == COMPLETE
@@ -227,8 +276,6 @@ def test_the_public_files_have_flambys_sizes(hospitals):
 
 @public
 def test_flambys_published_figure_is_reproduced(hospitals):
-    found = [
-        federated_average(hospitals, scaling="site", lr=PUBLISHED_LR, seed=seed) for seed in range(42, 47)
-    ]
+    found = [federated_average(hospitals, FLAMBY, seed=seed) for seed in range(42, 47)]
     assert np.mean([each.mean_site for each in found]) == pytest.approx(0.685, abs=0.005)
     assert np.mean([each.pooled for each in found]) == pytest.approx(0.748, abs=0.005)

@@ -39,6 +39,7 @@ def test_all_studies_are_there() -> None:
         "aki",
         "demo-mortality",
         "demo-readmission",
+        "heart",
         "length-of-stay",
         "lstm-trajectory",
         "mortality",
