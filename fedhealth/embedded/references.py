@@ -11,6 +11,7 @@ federated averaging of every parameter.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedhealth.errors import DataError
+from fedhealth.errors import DataError, PolicyError
 from fedhealth.evaluation import (
     Figures,
     decode_evaluation,
@@ -32,9 +33,11 @@ from fedhealth.models.networks import initial_weights, network_inputs
 from fedhealth.models.preprocess import site_statistics
 from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
+from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, targets_of
+from fedhealth.training.growth import grow, growth_rows
 from fedhealth.training.sequential import MakeOptimizer, SequentialTrainer
 from fedhealth.training.stacked import SgdSettings, StackedTrainer
 from fedhealth.training.threads import one_thread
@@ -102,21 +105,36 @@ def train_references(
     Raises:
       DataError: no site has training rows with a known label.
     """
-    study = _plainly(study)
+    if study.model.kind in STEPWISE:
+        local, metrics = _grown(site_rows, study, statistics, progress or (lambda name: None))
+    else:
+        local, metrics = _trained(
+            site_rows, _plainly(study), statistics, seed, progress or (lambda name: None)
+        )
+    models = {"local_mean": list(local.values()), **{name: [each] for name, each in metrics.items()}}
+    targets = targets_of(study)
+    rows = [
+        _row(target, prefix_of(target, targets), name, scores)
+        for target in targets
+        for name, scores in models.items()
+    ]
+    return References(rows=tuple(rows), metrics=metrics, local=local)
+
+
+def _trained(
+    site_rows: Mapping[str, Rows], study: Study, statistics: Statistics, seed: int, done: Progress
+) -> tuple[dict[str, Scores], dict[str, Scores]]:
+    """Networks: figures of each site's own, and of the three models that are one."""
     folds = {site: _training_fold(rows, study, statistics) for site, rows in sorted(site_rows.items())}
     trained = {site: fold for site, fold in folds.items() if len(fold[1])}
     if not trained:
-        raise DataError("no site has training rows with a label", "check the cohort of the study")
+        raise _nobody()
     datasets = list(trained.values())
     start = initial_weights(study, inputs=datasets[0][0][0].shape[1], seed=seed)
     sizes = np.array([len(labels) for _, labels in datasets], dtype=np.float64)
 
     def score(weights: Weights) -> Scores:
         return _score(weights, site_rows.values(), study, statistics)
-
-    def done(name: str) -> None:
-        if progress is not None:
-            progress(name)
 
     with one_thread():
         local = dict(zip(trained, map(score, _alone(datasets, start, study, seed)), strict=True))
@@ -130,14 +148,29 @@ def train_references(
             done(name)
         metrics["centralised"] = score(_alone([_pooled(datasets)], start, study, seed)[0])
         done("centralised")
-    models = {"local_mean": list(local.values()), **{name: [each] for name, each in metrics.items()}}
-    targets = targets_of(study)
-    rows = [
-        _row(target, prefix_of(target, targets), name, scores)
-        for target in targets
-        for name, scores in models.items()
-    ]
-    return References(rows=tuple(rows), metrics=metrics, local=local)
+    return local, metrics
+
+
+def _grown(
+    site_rows: Mapping[str, Rows], study: Study, statistics: Statistics, done: Progress
+) -> tuple[dict[str, Scores], dict[str, Scores]]:
+    """Models that grow by sums: federated and centralised are one model; a site alone may have too few people for any."""
+    rows = {site: growth_rows(each.training(), statistics, study) for site, each in sorted(site_rows.items())}
+    known = {site: each for site, each in rows.items() if not np.isnan(each.labels).all()}
+    if not known:
+        raise _nobody()
+    local = {}
+    for site, each in known.items():
+        with suppress(PolicyError):
+            local[site] = _score(grow([each], statistics, study), site_rows.values(), study, statistics)
+    done("local_mean")
+    together = _score(grow(list(known.values()), statistics, study), site_rows.values(), study, statistics)
+    done("centralised")
+    return local, {"federated": together, "centralised": together}
+
+
+def _nobody() -> DataError:
+    return DataError("no site has training rows with a label", "check the cohort of the study")
 
 
 def _plainly(study: Study) -> Study:

@@ -13,6 +13,7 @@ NOT_COVERED = (
     "codes of categories (round 0): exact secure sums, published from 11 people on",
     "evaluation counts of every round, by subgroup in the last: exact secure sums, metrics published from 11 people on",
     "figures of a site whose policy shares them: exact, from 11 people on",
+    "evaluation counts of the models that sites tune for themselves, where the study asks for it: likewise",
     "which sites abstain, and their reason codes",
     "which quality checks each site's data passed or failed, and in what it is unlike the others, by name",
     "people per bin of the compared quantities (round 0): exact secure sums, published from 11 people on",

@@ -11,10 +11,10 @@ from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.aggregation.vocabulary import encode_vocabulary
 from fedhealth.evaluation import decode_evaluation, encode_evaluation, headline_metric, prefix_of
 from fedhealth.features.rows import Rows
-from fedhealth.models.preprocess import expand_levels, site_statistics, static_inputs
+from fedhealth.models.preprocess import site_statistics
 from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
-from fedhealth.models.stepwise import STEPWISE, TrainingRows
+from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights, subtract
 from fedhealth.rounds.layout import RoundShape, columns_of, encode_weighted
 from fedhealth.rounds.site_drift import vector_of
@@ -22,6 +22,7 @@ from fedhealth.rounds.site_memory import SiteMemory
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import numeric_columns
 from fedhealth.study.targets import targets_of
+from fedhealth.training.growth import growth_rows
 from fedhealth.training.local import train_local
 from fedhealth.training.plan import LocalPlan, plan_tuning
 
@@ -145,14 +146,12 @@ def _update(site: SiteRound, plan: SumPlan) -> Vector:
 
 
 def _growth(site: SiteRound, plan: SumPlan) -> Vector:
-    study, training, columns = site.shape.study, site.rows.training(), columns_of(site.shape)
-    model = STEPWISE[study.model.kind]
-    make = expand_levels if model.INPUTS == "raw" else static_inputs
-    rows = TrainingRows(
-        make(training.inputs(), site.statistics(), study), training.labels[:, 0], training.person
-    )
+    study, columns = site.shape.study, columns_of(site.shape)
+    rows = growth_rows(site.rows.training(), site.statistics(), study)
     opened = [site.opened(step) for step in range(plan.step)]
-    return model.encode_step(site.shape.model, opened, rows, columns=columns, study=study)
+    return STEPWISE[study.model.kind].encode_step(
+        site.shape.model, opened, rows, columns=columns, study=study
+    )
 
 
 _VECTORS: dict[str, Callable[[SiteRound, SumPlan], Vector]] = {

@@ -20,6 +20,7 @@ from fedhealth.study.language import (
     Aggregation,
     Cohort,
     Evaluation,
+    Initial,
     Model,
     Name,
     Prediction,
@@ -82,6 +83,17 @@ class Study(Section):
             raise ValueError("model.kind gbm needs one outcome, a yes or no or a number")
         if self.model.kind == "cox" and kinds != ("survival",):
             raise ValueError("model.kind cox needs one outcome, of kind survival")
+        training = self.training
+        if self.model.kind in ("gbm", "cox") and (
+            training.algorithm != "fedavg"
+            or training.personal
+            or training.fine_tune.epochs is not None
+            or training.initial != Initial()
+        ):
+            raise ValueError(
+                f"model.kind {self.model.kind} grows by sums: "
+                "it has no other algorithm, personal parameters, fine_tune or initial model"
+            )
         if self.model.kind == "cox" and self.training.rounds < 3:
             raise ValueError("model.kind cox needs three training.rounds: one counts, one fits, one closes")
         return self

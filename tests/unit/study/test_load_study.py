@@ -300,3 +300,16 @@ def test_series_features_are_those_of_the_vocabulary_in_its_units() -> None:
     for feature in SERIES:
         assert {concept.unit for concept in SERIES_CONCEPTS[feature.name]} == {feature.unit}
         assert feature.low <= feature.clip_low < feature.clip_high <= feature.high
+
+
+@pytest.mark.parametrize(
+    "training", [{"algorithm": "fedbn"}, {"personal": ["x"]}, {"fine_tune": {"epochs": 1}}], ids=str
+)
+def test_models_that_grow_by_sums_have_no_keys_of_networks(tmp_path: Path, training: dict[str, Any]) -> None:
+    sections = {
+        "model": {"kind": "gbm"},
+        "privacy": {"mode": "none", "legal_basis": "public"},
+        "training": training,
+    }
+    with pytest.raises(ConfigError, match="grows by sums"):
+        load_study(written(tmp_path, **sections))
