@@ -7,6 +7,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import numpy as np
+
 from fedhealth.audit import Checkpoint, verify_exchange
 from fedhealth.config import Workdir
 from fedhealth.embedded.references import train_references
@@ -22,7 +24,9 @@ from fedhealth.registry import Registry, artifact_folder, choose_store, store_ur
 from fedhealth.reporting import make_report, render_html, write_report_json
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
 from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.objects import round_key
+from fedhealth.rounds.objects import round_key, site_key
+from fedhealth.rounds.site_consent import people_of
+from fedhealth.rounds.site_data import SiteFolder
 from fedhealth.study import Study
 from fedhealth.study.targets import targets_of
 from fedhealth.synthetic import oracle_auc
@@ -31,13 +35,15 @@ from fedhealth.synthetic import oracle_auc
 def reference_rows(
     workdir_path: str, sites: tuple[str, ...], study_bytes: bytes, run: str, seed: int
 ) -> dict[str, Any]:
-    """Train and score the references over the rows of all sites, pooled on this machine.
+    """Train and score the references, pooled on this machine: over the sites that are in the run, and who consents there.
 
     Returns:
       ``rows`` of the comparison, and ``local``: how each site's own model does on the test rows of all sites.
     """
     workdir, study = Workdir(Path(workdir_path)), Study.from_canonical(study_bytes)
-    rows = {site: _rows_in(workdir.site(site) / "rows", study) for site in sites}
+    exchange = open_exchange(str(workdir.exchange))
+    ready = [site for site in sites if exchange.exists(site_key(run, 0, site, "ready"))]
+    rows = {site: _rows_in(SiteFolder(workdir.site(site)), study, run) for site in ready}
     usable = {site: found for site, found in rows.items() if found is not None and len(found.labels) > 0}
     references = train_references(usable, study, _statistics(workdir, run), seed=seed)
     targets = targets_of(study)
@@ -46,9 +52,13 @@ def reference_rows(
     return {"rows": [asdict(row) for row in references.rows], "local": local}
 
 
-def _rows_in(folder: Path, study: Study) -> Rows | None:
-    path = folder / f"{study.name}-{study.digest[:16]}.safetensors"
-    return load_rows(path) if path.exists() else None
+def _rows_in(folder: SiteFolder, study: Study, run: str) -> Rows | None:
+    """The rows of those who consented when the run began."""
+    path = folder.rows(study)
+    if not path.exists():
+        return None
+    rows = load_rows(path)
+    return rows.where(np.isin(rows.person, people_of(folder, run, 0)))
 
 
 def _statistics(workdir: Workdir, run: str) -> Statistics:

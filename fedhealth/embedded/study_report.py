@@ -19,6 +19,7 @@ from fedhealth.reporting.report import (
     SiteState,
 )
 from fedhealth.study import Study
+from fedhealth.study.outcomes import Death, Readmission
 from fedhealth.study.targets import Target, targets_of
 
 
@@ -72,20 +73,28 @@ def _comparison(
     for row in result.references:
         if is_private or row["model"] != "federated":
             yield ComparisonRow(**row, is_reference=True)
-    yield from _own(evaluation, targets, "federated_dp" if is_private else "federated")
-    if study.training.personal or study.training.algorithm == "fedbn":
-        yield from _own(evaluation, targets, "personalised")
+    is_personal = bool(study.training.personal) or study.training.algorithm == "fedbn"
+    own: ModelName = "federated_dp" if is_private else "federated"
+    yield from _own(evaluation, targets, "personalised" if is_personal else own)
     tuned = {
         name.removeprefix("personalised."): value
         for name, value in evaluation.metrics.items()
         if name.startswith("personalised.")
     }
-    if tuned:
+    if tuned and not is_personal:
         yield from _own(Evaluation(metrics=tuned), targets, "personalised")
     for target in targets:
-        upper = bounds.get(study.outcomes[target.name].kind) if target.kind == "binary" else None
+        upper = bounds.get(study.outcomes[target.name].kind) if _is_bounded(study, target) else None
         if upper:
             yield _row(target, "upper_bound", upper, None, None, is_reference=True)
+
+
+def _is_bounded(study: Study, target: Target) -> bool:
+    """Whether the generator's own probabilities are of this outcome: readmission in 30 days, death in the stay."""
+    outcome = study.outcomes[target.name]
+    return (isinstance(outcome, Readmission) and outcome.within_days == 30) or (
+        isinstance(outcome, Death) and outcome.within == "stay"
+    )
 
 
 def _own(evaluation: Evaluation, targets: tuple[Target, ...], model: ModelName) -> Iterable[ComparisonRow]:

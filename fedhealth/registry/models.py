@@ -137,6 +137,15 @@ def read_weights(folder: Path) -> Weights:
     return weights_format.from_bytes((folder / "artifacts" / "weights.safetensors").read_bytes())
 
 
+def read_study(folder: Path) -> Study:
+    """The study in a version's folder.
+
+    Raises:
+      ConfigError: it does not parse.
+    """
+    return Study.from_canonical((folder / "artifacts" / "study.json").read_bytes())
+
+
 def digests_of_folder(folder: Path) -> dict[str, str]:
     """Hex SHA-256 of every file under a folder, by POSIX path, without MLflow's trace of a loading."""
     files = {

@@ -17,6 +17,7 @@ from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import round_key
 from fedhealth.rounds.outcome import RoundClosed
+from fedhealth.rounds.progress import Progress
 from fedhealth.study.spec import Study
 
 
@@ -74,7 +75,7 @@ class StudyRecord:
             progress.statistics(),
             study,
             metrics=_finals(final.metrics),
-            tags={"privacy": study.privacy.mode, "epsilon": privacy.epsilon},
+            tags={"privacy": study.privacy.mode, "epsilon": privacy.epsilon, **_untrained(progress)},
         )
         index = self._log_release(self.node.log, f"{model.name}/{model.version}", model.file_digests, study)
         entry = self.node.log.read(index)
@@ -159,13 +160,19 @@ def _name_version(model: str) -> tuple[str, int]:
     return name, int(version)
 
 
+def _untrained(progress: Progress) -> dict[str, str]:
+    """A tag for a model of which sites keep a part: the registered one has that part as it was at the start."""
+    personal = ", ".join(progress.personal())
+    return {"personal_as_at_start": personal[:500]} if personal else {}
+
+
 def _finals(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     return {f"final_{name}": value for name, value in _shown(metrics).items()}
 
 
 def _shown(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     """Figures without numbers of people."""
-    counts = ("n", "n_positive")
+    counts = ("n", "n_positive", "n_events")
     return {name: value for name, value in metrics.items() if name.rpartition(".")[2] not in counts}
 
 

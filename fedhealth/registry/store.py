@@ -14,6 +14,7 @@ from fedhealth.registry.models import (
     RegisteredModel,
     file_digests,
     local_copy,
+    read_study,
     read_weights,
     register_model,
 )
@@ -140,6 +141,16 @@ class Registry:
         """
         with local_copy(self._client, name, version) as folder:
             return read_weights(folder)
+
+    def study(self, name: str, version: int) -> Study:
+        """The study of a version.
+
+        Raises:
+          TransportError: the store did not answer, or it has no such version.
+          ConfigError: it does not parse.
+        """
+        with local_copy(self._client, name, version) as folder:
+            return read_study(folder)
 
     def model_file_digests(self, name: str, version: int) -> dict[str, str]:
         """Hex SHA-256 of every file now stored for a version, by path; added files are in it.

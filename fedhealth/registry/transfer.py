@@ -1,7 +1,9 @@
 """Start a run from the model that its study names: transfer to a department from what the consortium has learnt."""
 
+from fedhealth.errors import ConfigError
 from fedhealth.registry.store import Registry
 from fedhealth.rounds.coordinator import CoordinatorNode
+from fedhealth.study.columns import numeric_columns
 from fedhealth.study.spec import Study
 
 
@@ -11,11 +13,18 @@ def start_study(node: CoordinatorNode, registry: Registry, study: Study, *, run:
     Guarantees: sites take a transferred model only if its weights have the digest in the study they approved.
 
     Raises:
-      ConfigError: the run id cannot be part of a key, or the registered model has another digest.
+      ConfigError: the run id cannot be part of a key, or the registered model has another digest or
+        other columns.
       TransportError: the registry has no such version, or does not answer.
     """
     wanted = study.training.initial.model
     if wanted is None:
         return node.start_run(study, run=run, seed=seed)
     name, _, version = wanted.rpartition("/")
+    known = registry.study(name, int(version))
+    if study.features.categories or numeric_columns(known) != numeric_columns(study):
+        raise ConfigError(
+            f"training.initial: {wanted} sees other columns than this study, or the study has categories",
+            "give the study the features of the registered model",
+        )
     return node.start_run(study, run=run, seed=seed, transferred=registry.weights(name, int(version)))

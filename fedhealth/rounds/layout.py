@@ -27,7 +27,7 @@ from fedhealth.aggregation.update import (
 )
 from fedhealth.aggregation.vocabulary import decode_vocabulary, vocabulary_length
 from fedhealth.errors import PolicyError
-from fedhealth.evaluation import decode_evaluation, evaluation_length
+from fedhealth.evaluation import Figures, decode_evaluation, evaluation_length
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights
@@ -205,7 +205,24 @@ def _decode_profile(shape: RoundShape, vector: Vector) -> Aggregate:
 def _decode_evaluation(shape: RoundShape, vector: Vector) -> Aggregate:
     study = shape.study
     found = decode_evaluation(vector, targets_of(study), shape.subgroups, min_cell=study.evaluation.min_cell)
-    return Aggregate(metrics=found.metrics, tables={} if trains(shape.purposes) else found.tables)
+    if trains(shape.purposes):
+        return Aggregate(metrics=_of_a_round(found.metrics))
+    return Aggregate(metrics=found.metrics, tables=found.tables)
+
+
+_COUNTING = ("n", "n_positive", "n_events", "accuracy")
+
+
+def _of_a_round(metrics: Figures) -> dict[str, float | None]:
+    """Figures without numbers of people, to three decimals.
+
+    From one round to the next a patient may withdraw or a site be away: the difference of exact figures would be theirs.
+    """
+    return {
+        name: None if value is None else round(value, 3)
+        for name, value in metrics.items()
+        if name.rpartition(".")[2] not in _COUNTING
+    }
 
 
 def _decode_personalised(shape: RoundShape, vector: Vector) -> Aggregate:

@@ -4,11 +4,11 @@ Coordinator and sites replay the same aggregates with the same code, so no site 
 model, and neither has to remember anything: after a restart it is computed again.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fedhealth.aggregation.optimizers import ServerState, first_state, server_step
+from fedhealth.errors import ConfigError
 from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.personal import frozen_names, split_personal
@@ -42,6 +42,7 @@ class Progress:
     transferred: Callable[[], Weights]
     _states: dict[int, ServerState] = field(default_factory=dict)
     _statistics: Statistics | None = None
+    _signals: list[float | None] = field(default_factory=list)
 
     def statistics(self) -> Statistics:
         """The consortium's statistics; known once round 0 is closed."""
@@ -57,9 +58,16 @@ class Progress:
         """The whole model before the first update: drawn from the run's seed, or the transferred one."""
         if self.study.model.kind in STEPWISE:
             return STEPWISE[self.study.model.kind].initial_model(self.study, self.columns())
+        drawn = initial_weights(self.study, inputs=len(self.columns()), seed=self.seed)
         if self.study.training.initial.model is None:
-            return initial_weights(self.study, inputs=len(self.columns()), seed=self.seed)
-        return self.transferred()
+            return drawn
+        given = self.transferred()
+        if {name: array.shape for name, array in given.items()} != {n: a.shape for n, a in drawn.items()}:
+            raise ConfigError(
+                "training.initial: the registered model has other layers than the study's network",
+                "give the study the model section and features of the registered one",
+            )
+        return given
 
     def personal(self) -> Weights:
         """The parameters that every site starts from and keeps to itself."""
@@ -94,23 +102,29 @@ class Progress:
         patience = self.study.training.early_stopping.patience
         if patience is None or number <= patience:
             return False
-        return number - 1 - self._best(number) >= patience
+        best = self._best(number)
+        return best is not None and number - 1 - best >= patience
+
+    def origin(self, number: int) -> int:
+        """The round whose opening model a round opens with: itself, or in the last of a run with patience the best one."""
+        if self.study.training.early_stopping.patience is None or not self.is_final(number):
+            return number
+        return self._best(number) or number
 
     def state(self, number: int) -> ServerState:
-        """The server's state with which a round >= 1 opens; the best round's, if the run stopped for want of gain."""
-        stops = self.study.training.early_stopping.patience is not None
-        return self._after(self._best(number) if stops and self.is_final(number) else number)
+        """The server's state with which a round >= 1 opens."""
+        return self._after(self.origin(number))
 
     def weights(self, number: int) -> Weights:
         """What travels of the model with which a round opens; none in round 0, before the columns are known."""
         return {} if number == PREPROCESSING_ROUND else self.state(number).weights
 
-    def _best(self, number: int) -> int:
-        """The round before ``number`` whose model has the best signal so far, the first of equals."""
-        name = signal_of(self.study)
-        signals = {n: self.aggregate_of(n).metrics.get(name) for n in range(1, number)}
-        known = {n: value for n, value in signals.items() if value is not None and math.isfinite(value)}
-        return max(known, key=lambda n: (known[n], -n), default=1)
+    def _best(self, number: int) -> int | None:
+        """The round before ``number`` whose model has the best signal so far, the first of equals; None if none is told."""
+        for n in range(len(self._signals) + 1, number):
+            self._signals.append(self.aggregate_of(n).metrics.get(signal_of(self.study)))
+        known = {n: signal for n, signal in enumerate(self._signals[: number - 1], 1) if signal is not None}
+        return max(known, key=lambda n: (known[n], -n), default=None)
 
     def _after(self, number: int) -> ServerState:
         """The state after the updates of all rounds before ``number``; kept from one round to the next."""
@@ -149,7 +163,7 @@ def check_patterns(study: Study) -> None:
     """
     if study.model.kind in STEPWISE:
         return
-    weights = initial_weights(study, inputs=len(feature_columns(study)), seed=0)
+    weights = initial_weights(study, inputs=max(len(feature_columns(study)), 1), seed=0)
     split_personal(weights, study)
     frozen_names(weights, study)
 

@@ -95,6 +95,7 @@ class SiteNode:
     _progress: dict[str, Progress] = field(default_factory=dict)
     _profiles: dict[str, Profile | None] = field(default_factory=dict)
     _found: dict[str, DriftFound] = field(default_factory=dict)
+    _shown: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = field(default_factory=dict)
 
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
         """Rounds with a manifest and no aggregate, oldest first, as (run, round)."""
@@ -124,6 +125,7 @@ class SiteNode:
           ProtocolError: the coordinator or a peer lied: nothing more is sent in this round.
         """
         manifest = self._manifest(run, number)
+        self._check_same_run(manifest)
         study = self._study_of(manifest)
         if number == PREPROCESSING_ROUND and self.folder.quality.exists():
             self._post_site(
@@ -138,13 +140,10 @@ class SiteNode:
         self._verify_model(manifest)
         self._post_site(manifest, "ready", self._ready(study, state).to_bytes())
         answered = self._round(manifest, state)
-        outcomes = [self._answer_sum(manifest, answered, name) for name in manifest.purposes]
-        if (
-            number > PREPROCESSING_ROUND
-            and not trains(manifest.purposes)
-            and self.folder.policy().share_figures
-        ):
+        is_last = number > PREPROCESSING_ROUND and not trains(manifest.purposes)
+        if is_last and self.folder.policy().share_figures:  # before the sums, which the coordinator waits for
             self._post_site(manifest, "figures", Figures(metrics=answered.figures()).to_bytes())
+        outcomes = [self._answer_sum(manifest, answered, name) for name in manifest.purposes]
         return "done" if all(outcomes) else "left_out"
 
     # --- reading and judging what the coordinator opened
@@ -164,6 +163,27 @@ class SiteNode:
         if manifest.roster_digest != self.board.roster.digest:
             raise ProtocolError("a manifest names another roster", "enrol this site again")
         return manifest
+
+    def _check_same_run(self, manifest: Manifest) -> None:
+        """Refuse a manifest of another study or seed than the run began with, and growth that was shown otherwise."""
+        if manifest.round == PREPROCESSING_ROUND:
+            return
+        first = self._manifest(manifest.run, PREPROCESSING_ROUND)
+        if (manifest.study, manifest.study_digest, manifest.seed) != (
+            first.study,
+            first.study_digest,
+            first.seed,
+        ):
+            raise ProtocolError(
+                "a manifest is of another study than its run began with", "report the coordinator"
+            )
+        shown = self._shown.pop((manifest.run, manifest.round - 1), {})
+        if shown:
+            closed = read_aggregate(self.board, self.coordinator, manifest.run, manifest.round - 1)
+            if any(not np.array_equal(closed.tensors[name], vector) for name, vector in shown.items()):
+                raise ProtocolError(
+                    "a round was closed with other sums than it was grown from", "report the coordinator"
+                )
 
     def _study_of(self, manifest: Manifest) -> Study:
         if manifest.run in self._runs:
@@ -360,6 +380,7 @@ class SiteNode:
             round=manifest.round,
         )
         vector: NDArray[np.int64] = Aggregate.from_bytes(opened.payload).tensors[name]
+        self._shown.setdefault((manifest.run, manifest.round), {})[name] = vector
         return vector
 
     def _answer_sum(self, manifest: Manifest, answered: SiteRound, name: str) -> bool:

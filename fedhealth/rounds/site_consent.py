@@ -87,6 +87,15 @@ def _gone(folder: SiteFolder, people: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.asarray(~np.isin(people, held))
 
 
+def people_of(folder: SiteFolder, run: str, number: int) -> NDArray[np.int64]:
+    """The people whom a site counted in a round, as it decided then; nobody if it decided nothing."""
+    evidence = evidence_of(folder, run, number)
+    if not evidence.exists():
+        return np.zeros(0, dtype=np.int64)
+    listed = evidence.with_name(json.loads(evidence.read_bytes())["ids"])
+    return np.frombuffer(listed.read_bytes(), dtype=">i8").astype(np.int64)
+
+
 def evidence_of(folder: SiteFolder, run: str, number: int) -> Path:
     """Where a site keeps what it decided for a round."""
     return folder.path / "consent" / f"{run}-{number}.json"

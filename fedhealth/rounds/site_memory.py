@@ -44,7 +44,7 @@ class SiteMemory:
 
     def personal(self, number: int) -> Weights:
         """The parameters that the site keeps to itself, as it enters a round."""
-        start, latest = self.progress.personal(), self._before(number)
+        start, latest = self.progress.personal(), self._before(self.progress.origin(number))
         if latest is None or not start:
             return start
         kept = self._load(latest)

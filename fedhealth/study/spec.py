@@ -94,6 +94,10 @@ class Study(Section):
                 f"model.kind {self.model.kind} grows by sums: "
                 "it has no other algorithm, personal parameters, fine_tune or initial model"
             )
+        if self.model.kind == "cox" and training.early_stopping.patience is not None:
+            raise ValueError(
+                "model.kind cox needs all its rounds: the last one closes, so it cannot stop early"
+            )
         if self.model.kind == "cox" and self.training.rounds < 3:
             raise ValueError("model.kind cox needs three training.rounds: one counts, one fits, one closes")
         return self

@@ -26,7 +26,7 @@ def publish_round(closed: RoundClosed, states: dict[str, str]) -> None:
     shown = ", ".join(f"{name} {value:.4f}" for name, value in told.items()) or "suppressed or not scored"
     create_table_artifact(
         rows,
-        key=f"{closed.run}-round-{closed.round:03d}".lower().replace("_", "-"),
+        key=f"{closed.run}-round-{closed.round:03d}".lower().replace("_", "-").replace(".", "-"),
         description=f"Round {closed.round}: {shown}; log entry {closed.log_index}, root {closed.log_root}",
     )
 
@@ -35,7 +35,7 @@ def publish_round(closed: RoundClosed, states: dict[str, str]) -> None:
 def publish_study(run: str, model: ModelRef) -> None:
     """Where the model stands, and how to prove its history."""
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    key = f"{run}-model".lower().replace("_", "-")
+    key = f"{run}-model".lower().replace("_", "-").replace(".", "-")
     create_markdown_artifact(
         f"# {model.name} version {model.version}\n\nRegistered at `{model.uri}`.\n\n"
         "Prove its history: `fedhealth audit verify WORKDIR`\n",

@@ -70,6 +70,13 @@ def test_the_pooled_auc_rises_with_training(finished):
     assert last > first
 
 
+def test_figures_of_single_rounds_hold_no_numbers_of_people(finished):
+    _, closed, _, _ = finished
+    assert {"n", "n_positive", "accuracy"}.isdisjoint(closed[1].metrics)
+    assert closed[1].metrics["auroc"] == round(closed[1].metrics["auroc"], 3)
+    assert closed[-1].metrics["n"] > 0
+
+
 def test_a_coordinator_that_is_built_anew_finds_the_run_finished(finished):
     network, closed, _, _ = finished
     again = replace(network.coordinator, blamed={})
