@@ -37,7 +37,7 @@ def opened(folder, *, ready=FOUR, timeouts=HASTY, **sections):
 def plan_of(network, cohort, **changes):
     node = network.coordinator
     node.open_round("run-1", 0)
-    plan = node._plan(network.study, run="run-1", number=0, purpose="moments", cohort=cohort)
+    plan = node._plan(run="run-1", number=0, name="moments", cohort=cohort)
     return plan.model_copy(update=changes)
 
 
