@@ -64,7 +64,7 @@ def test_mlflow_has_both_studies_and_all_their_rounds(found):
     assert sum(name.startswith("first-study-private-") for name in found["runs"]) == 1
     assert sum(name.startswith("first-study-2") for name in found["runs"]) == 1
     assert found["runs"].count("round-00") == 2
-    assert found["runs"].count("round-06") == 2
+    assert found["runs"].count("round-09") == 2
 
 
 def test_the_comparison_has_both_models_and_the_references(found):
