@@ -21,8 +21,8 @@ setup: $(STAMP)  ## create .venv from the pinned constraints
 demo: $(STAMP)  ## 15 synthetic hospitals, end to end: table, report.html, MLflow and Prefect stores in ./demo
 	$(BIN)/fedhealth demo --workdir demo
 
-test: $(STAMP)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the whole test suite, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)  ## everything that takes less than about ten seconds
 	$(BIN)/python -m pytest -m 'not slow'

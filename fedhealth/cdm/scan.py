@@ -46,10 +46,10 @@ _FIRST_TYPES = " ".join(
 )
 _SPELT_OUT = "coalesce(from_json(text, '{\"resourceType\":\"VARCHAR\"}').resourceType, '')"
 _TYPE = f"""
-SELECT CASE WHEN state IS NOT NULL THEN NULL {_FIRST_TYPES} WHEN json_valid(text) THEN {_SPELT_OUT} END AS type FROM texts
+SELECT seq, CASE WHEN state IS NOT NULL THEN NULL {_FIRST_TYPES} WHEN json_valid(text) THEN {_SPELT_OUT} END AS type FROM texts
 """
 _TYPE_OF_JSON = f"""
-SELECT CASE WHEN state IS NULL AND json_valid(text) THEN CASE {_FIRST_TYPES} ELSE {_SPELT_OUT} END END AS type FROM texts
+SELECT seq, CASE WHEN state IS NULL AND json_valid(text) THEN CASE {_FIRST_TYPES} ELSE {_SPELT_OUT} END END AS type FROM texts
 """
 """The type of every text, in their order: null if it is no JSON, empty if it names none. The first statement is faster,
 and takes for JSON what begins as we read it most often: the parser will tell."""
@@ -95,13 +95,14 @@ class _Scan:
             self.database.unregister(name)
 
     def query(self, statement: str, **tables: pa.Table) -> pa.Table:
-        """The rows of a query over Arrow tables by name, in their order."""
+        """The rows of a query over Arrow tables by name, by their ``seq``: an Arrow scan keeps no order."""
         for name, table in tables.items():
             self.database.register(name, table)
         found = self.database.sql(statement).to_arrow_table()
         for name in tables:
             self.database.unregister(name)
-        return found
+        seq = found.column("seq").to_numpy()
+        return found if (np.diff(seq) >= 0).all() else found.take(np.argsort(seq, kind="stable"))
 
 
 def scan_part(work: Path, part: int, *, site_secret: bytes) -> int:
@@ -255,15 +256,15 @@ def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
     parsed = scan.query(
         f"""
 SELECT * EXCLUDE (text), CASE WHEN verdict > 0 THEN sha256(text) END AS digest FROM (
-  SELECT text, {_ID} AS id, meta.lastUpdated AS updated,
+  SELECT seq, text, {_ID} AS id, meta.lastUpdated AS updated,
          try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, {notes_sql(name)} AS notes{columns},
          CASE WHEN {_VERSION} OR {foreign} THEN 'fhir_version'
               WHEN r.id IS NULL THEN 'missing_id' WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
   FROM ({parsed_fields(name, "texts")}) r)""",
-        texts=texts.select(["fhir_version", "text"]),
+        texts=texts.select(["seq", "fhir_version", "text"]),
     )
     keys = keyed_ids(parsed.column("id").to_pylist(), of=name, site_secret=scan.secret)
-    places = {column: texts.column(column) for column in ("seq", "piece", "line", "full_url")}
+    places = {column: texts.column(column) for column in ("piece", "line", "full_url")}
     return _with(parsed, **places, key=pa.array(keys, pa.int64()))
 
 

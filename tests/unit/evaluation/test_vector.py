@@ -131,7 +131,11 @@ def test_however_people_are_spread_over_sites_the_sum_says_what_the_pooled_rows_
     for name, value in pooled.metrics.items():
         told = summed.metrics[name]
         assert (told is None) is (value is None)
-        assert value is None or (math.isfinite(value) and told == pytest.approx(value, abs=1e-6))
+        # an interval is wide where its people are few, and then a difference of large sums
+        within = 1e-5 if name.endswith((".low", ".high")) else 1e-6
+        assert value is None or (
+            math.isfinite(value) and told == pytest.approx(value, rel=within, abs=within)
+        )
     assert summed.tables.keys() == pooled.tables.keys()
 
 
