@@ -147,7 +147,8 @@ def step(work: Path, *, time_zone: str, threads: int = 1) -> Iterator[duckdb.Duc
 def block_step(work: Path, *, time_zone: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Like ``step``, for one of many blocks: a session of a DuckDB that the process keeps until ``close_blocks``.
 
-    The rows of a query come in the order of their source, unless that is an Arrow table. Only what is TEMP vanishes with the session.
+    The rows of a query come in the order of their source, unless that is an Arrow table. Only what is TEMP
+    vanishes with the session.
     """
     with _kept_quiet(), _open_once(work, time_zone).cursor() as database:
         database.execute(_SILENT)

@@ -17,6 +17,7 @@ from fedhealth.reporting.report import (
     RoundFigures,
     SiteQuality,
     SiteState,
+    Trial,
 )
 from fedhealth.study import Study
 from fedhealth.study.outcomes import Death, Readmission
@@ -47,6 +48,7 @@ def study_report(
         sites=tuple(_site_state(name, state, result.states) for name, state in told["sites"].items()),
         rounds=max(0, len(told["rounds"]) - 2),
         rounds_figures=tuple(_round(each, targets) for each in told["rounds"][1:]),
+        trials=tuple(Trial(**each) for each in told["trials"]),
         comparison=tuple(_comparison(result, study, evaluation, bounds)),
         metrics=told["metrics"],
         tables={name: tuple(rows) for name, rows in told["tables"].items()},

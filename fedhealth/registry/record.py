@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,15 @@ class StudyRecord:
             tags={"study_digest": study.digest},
         )
 
-    def record_round(self, closed: RoundClosed) -> None:
+    def record_rounds(self) -> None:
+        """Record every closed round that is not recorded yet, also one that was closed before a kill."""
+        number = 0
+        while (closed := self.node.closed_round(self.run, number)) is not None:
+            if not self._round_path(number).exists():
+                self._record_round(closed)
+            number += 1
+
+    def _record_round(self, closed: RoundClosed) -> None:
         """Log a closed round: metrics by round, digests, where the log holds it."""
         figures = _shown(closed.metrics)
         sent = sorted(closed.upload_bytes.values())
@@ -59,8 +67,7 @@ class StudyRecord:
             log_index=closed.log_index,
             duration_s=closed.seconds,
         )
-        path = self._folder / f"round-{closed.round:04d}.json"
-        write_durably(path, json.dumps(closed.to_json(), sort_keys=True).encode())
+        write_durably(self._round_path(closed.round), json.dumps(closed.to_json(), sort_keys=True).encode())
 
     def register(self) -> ModelRef:
         """Register the final model, log its release, tie both by tags, and leave ``result.json``."""
@@ -83,6 +90,8 @@ class StudyRecord:
         self._log_quality(run)
         checkpoint = self.node.log.checkpoint()
         run.set_tags({"log_root": checkpoint.root, "log_size": checkpoint.size})
+        if progress.trials():
+            run.set_tags({"learning_rate": progress.learning_rate(last)})
         run.finish(succeeded=True)
         reference = ModelRef(name=model.name, version=str(model.version), uri=model.uri)
         self._write_result(study, final, opening.missing_columns, reference, run.mlflow_run)
@@ -101,6 +110,9 @@ class StudyRecord:
             site: {**each.model_dump(mode="json"), "drift": dict(drift[site].found) if site in drift else {}}
             for site, each in self.node.account(self.run).quality().items()
         }
+
+    def _round_path(self, number: int) -> Path:
+        return self._folder / f"round-{number:04d}.json"
 
     @property
     def _folder(self) -> Path:
@@ -144,6 +156,7 @@ class StudyRecord:
             "tables": {name: [dict(row) for row in rows] for name, rows in final.tables.items()},
             "figures": self.node.account(self.run).figures(),
             "missing_columns": list(missing),
+            "trials": [asdict(each) for each in self.node.progress(self.run).trials()],
             "rounds": [json.loads(path.read_bytes()) for path in rounds],
             "privacy": self.node.account(self.run).privacy().to_json(),
             "sites": self.node.account(self.run).attendance(),

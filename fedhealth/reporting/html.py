@@ -56,6 +56,7 @@ def render_html(report: Report) -> str:
         evaluation_section(report),
         "<h2>Rounds</h2>",
         figure(rounds_svg(report.studies), "The registered model by round"),
+        *(_trials(study) for study in report.studies),
         "<h2>Privacy</h2>",
         _privacy(report),
         "<h2>Sites</h2>",
@@ -146,6 +147,23 @@ def _privacy(report: Report) -> str:
         + "<p>The unit is the patient. Epsilons of studies over the same patients add up. "
         + "What follows was computed from patients and is <b>not</b> covered by epsilon:</p>"
         + bullets(not_covered(report))
+    )
+
+
+def _trials(study: StudyReport) -> str:
+    """The learning rates that were tried in the first rounds, and which one the others went on with."""
+    if not study.trials:
+        return ""
+    rows = [
+        (
+            f"{each.learning_rate:g}",
+            "hidden" if each.signal is None else f"{each.signal:.3f}",
+            "chosen" if each.is_chosen else "",
+        )
+        for each in study.trials
+    ]
+    return details(
+        f"Learning rates tried, {study.study}", table(("learning rate", "pooled figure", ""), rows)
     )
 
 

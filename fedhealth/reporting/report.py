@@ -89,6 +89,14 @@ class RoundFigures(Part):
     seconds: float
 
 
+class Trial(Part):
+    """A learning rate that was tried, and the pooled figure of its model; None where too few people would show."""
+
+    learning_rate: float
+    signal: float | None
+    is_chosen: bool
+
+
 class RegisteredModel(Part):
     """Where the model is."""
 
@@ -123,6 +131,7 @@ class StudyReport(Part):
     sites: tuple[SiteState, ...]
     rounds: int
     rounds_figures: tuple[RoundFigures, ...]
+    trials: tuple[Trial, ...] = ()
     comparison: tuple[ComparisonRow, ...]
     metrics: dict[str, float | None]
     tables: dict[str, Lines] = {}

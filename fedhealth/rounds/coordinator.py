@@ -150,7 +150,7 @@ class CoordinatorNode:
     def next_round(self, run: str) -> int | None:
         """The first round of a run that is not closed; None when the run is finished."""
         number = 0
-        while self.board.exists(round_key(run, number, "aggregate")):
+        while self._closed_path(run, number).exists():
             if self.progress(run).is_final(number):
                 return None
             number += 1
@@ -243,7 +243,12 @@ class CoordinatorNode:
         return Aggregate.from_bytes(data).survivors[name]
 
     def close_round(self, run: str, number: int) -> RoundClosed:
-        """Post the round's aggregate, log every object of the round, and sign a checkpoint."""
+        """Post the round's aggregate, log every object of the round, and sign a checkpoint.
+
+        A round counts as closed when all of that is done: after a kill in between it is closed again, with the same bytes.
+        """
+        if (found := self.closed_round(run, number)) is not None:
+            return found
         manifest = self.manifest(run, number)
         parts = [
             Aggregate.from_bytes(self._result_path(run, number, name).read_bytes())
@@ -258,7 +263,7 @@ class CoordinatorNode:
             {key: digest for key, (digest, _) in objects.items()},
         )
         checkpoint = self.log.checkpoint()
-        return RoundClosed(
+        closed = RoundClosed(
             run=run,
             round=number,
             survivors=aggregate.survivors,
@@ -269,6 +274,13 @@ class CoordinatorNode:
             upload_bytes=self._bytes_by_site(objects),
             seconds=time.monotonic() - self._opened_at.get((run, number), time.monotonic()),
         )
+        write_durably(self._closed_path(run, number), closed.to_bytes())
+        return closed
+
+    def closed_round(self, run: str, number: int) -> RoundClosed | None:
+        """What is told of a round that is closed; None before."""
+        path = self._closed_path(run, number)
+        return RoundClosed.from_bytes(path.read_bytes()) if path.exists() else None
 
     # --- private
 
@@ -375,6 +387,9 @@ class CoordinatorNode:
         return tuple(
             answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
         )
+
+    def _closed_path(self, run: str, number: int) -> Path:
+        return self.folder / "runs" / run / f"closed-{number:04d}.json"
 
     def _result_path(self, run: str, number: int, name: str) -> Path:
         return self.folder / "runs" / run / f"{number:04d}-{name.replace('/', '-')}.bin"

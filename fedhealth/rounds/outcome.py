@@ -1,8 +1,9 @@
 """What the coordinator may tell of a round and of a run."""
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fedhealth.evaluation import HEADLINES
 from fedhealth.rounds.objects import Ready
@@ -61,6 +62,17 @@ class RoundClosed:
             for name, value in self.metrics.items()
             if value is not None and "=" not in name and name.rpartition(".")[2] in HEADLINES
         }
+
+    def to_bytes(self) -> bytes:
+        """All of it as JSON."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "RoundClosed":
+        """Read `to_bytes`."""
+        told = json.loads(data)
+        survivors = {name: tuple(sites) for name, sites in told["survivors"].items()}
+        return cls(**{**told, "survivors": survivors})
 
     def to_json(self) -> dict[str, object]:
         """The round as a report shows it."""

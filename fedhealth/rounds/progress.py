@@ -23,6 +23,15 @@ from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A learning rate that was tried, and the pooled signal of its last round; None if none was told."""
+
+    learning_rate: float
+    signal: float | None
+    is_chosen: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Progress:
     """One run, replayed.
@@ -40,7 +49,7 @@ class Progress:
     sites: int
     aggregate_of: Callable[[int], Aggregate]
     transferred: Callable[[], Weights]
-    _states: dict[int, ServerState] = field(default_factory=dict)
+    _reached: tuple[tuple[int, ...], ServerState] | None = None
     _statistics: Statistics | None = None
     _signals: list[float | None] = field(default_factory=list)
 
@@ -100,7 +109,7 @@ class Progress:
         if number in (PREPROCESSING_ROUND, last_round(self.study)):
             return number > PREPROCESSING_ROUND
         patience = self.study.training.early_stopping.patience
-        if patience is None or number <= patience:
+        if patience is None or number - self.study.training.search.last <= patience:
             return False
         best = self._best(number)
         return best is not None and number - 1 - best >= patience
@@ -111,6 +120,41 @@ class Progress:
             return number
         return self._best(number) or number
 
+    def trials(self) -> tuple[Trial, ...]:
+        """The learning rates of ``training.search``, once all of them had their rounds; none without it.
+
+        A rate's model is that with which its last round opened. The best is chosen, the first of equals, or the first of all
+        where no signal may be told.
+        """
+        search = self.study.training.search
+        signals = [self._signal(search.rounds * (turn + 1)) for turn in range(len(search.lr))]
+        told = [signal for signal in signals if signal is not None]
+        chosen = signals.index(max(told)) if told else 0
+        return tuple(
+            Trial(rate, signal, turn == chosen)
+            for turn, (rate, signal) in enumerate(zip(search.lr, signals, strict=True))
+        )
+
+    def learning_rate(self, number: int) -> float:
+        """The rate at which the sites train in a round: the one on trial, then the chosen one."""
+        search = self.study.training.search
+        if not search.lr:
+            return self.study.training.optimizer.lr
+        return search.lr[(number - 1) // search.rounds if number <= search.last else self._chosen()]
+
+    def _chosen(self) -> int:
+        return next(turn for turn, trial in enumerate(self.trials()) if trial.is_chosen)
+
+    def _updates(self, number: int) -> tuple[int, ...]:
+        """The rounds whose updates are in the model with which a round opens: of one rate alone."""
+        search = self.study.training.search
+        if number <= search.last:
+            return tuple(range(number - (number - 1) % search.rounds, number))
+        if not search.lr:
+            return tuple(range(1, number))
+        first = self._chosen() * search.rounds + 1
+        return (*range(first, first + search.rounds), *range(search.last + 1, number))
+
     def state(self, number: int) -> ServerState:
         """The server's state with which a round >= 1 opens."""
         return self._after(self.origin(number))
@@ -119,20 +163,27 @@ class Progress:
         """What travels of the model with which a round opens; none in round 0, before the columns are known."""
         return {} if number == PREPROCESSING_ROUND else self.state(number).weights
 
+    def _signal(self, number: int) -> float | None:
+        """The pooled metric of the model with which a closed round opened."""
+        for n in range(len(self._signals) + 1, number + 1):
+            self._signals.append(self.aggregate_of(n).metrics.get(signal_of(self.study)))
+        return self._signals[number - 1]
+
     def _best(self, number: int) -> int | None:
         """The round before ``number`` whose model has the best signal so far, the first of equals; None if none is told."""
-        for n in range(len(self._signals) + 1, number):
-            self._signals.append(self.aggregate_of(n).metrics.get(signal_of(self.study)))
-        known = {n: signal for n, signal in enumerate(self._signals[: number - 1], 1) if signal is not None}
+        told = {n: self._signal(n) for n in range(self.study.training.search.last + 1, number)}
+        known = {n: signal for n, signal in told.items() if signal is not None}
         return max(known, key=lambda n: (known[n], -n), default=None)
 
     def _after(self, number: int) -> ServerState:
-        """The state after the updates of all rounds before ``number``; kept from one round to the next."""
-        known = max((n for n in self._states if n <= number), default=1)
-        state = self._states.get(known) or self._first()
-        for n in range(known, number):
+        """The state after the updates that a round's model is made of; kept from one round to the next."""
+        updates = self._updates(number)
+        done, state = self._reached or ((), self._first())
+        if updates[: len(done)] != done:
+            done, state = (), self._first()
+        for n in updates[len(done) :]:
             state = self._step(state, n)
-        self._states = {number: state}
+        self._reached = updates, state
         return state
 
     def _first(self) -> ServerState:

@@ -21,6 +21,7 @@ from fedhealth.rounds.site_drift import vector_of
 from fedhealth.rounds.site_memory import SiteMemory
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.columns import numeric_columns
+from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 from fedhealth.training.growth import growth_rows
 from fedhealth.training.local import train_local
@@ -78,6 +79,10 @@ class SiteRound:
         """The whole model at this site: what everybody has, and its own parameters."""
         return dict(sorted({**self.shape.model, **self.memory.personal(self.number)}.items()))
 
+    def rated_study(self) -> Study:
+        """The study with the learning rate of this round."""
+        return self.shape.study.at_rate(self.memory.progress.learning_rate(self.number))
+
     def statistics(self) -> Statistics:
         """What this site scales by."""
         if self.shape.statistics is None:
@@ -108,7 +113,7 @@ def _evaluation(site: SiteRound, weights: Weights, subgroups: tuple[str, ...] = 
 
 def _personalised(site: SiteRound, plan: SumPlan) -> Vector:
     """The final model after some passes over this site's rows alone; the tuned model is forgotten."""
-    study, weights = site.shape.study, site.weights()
+    study, weights = site.rated_study(), site.weights()
     tuned = train_local(
         weights,
         site.statistics(),
@@ -122,7 +127,7 @@ def _personalised(site: SiteRound, plan: SumPlan) -> Vector:
 
 
 def _update(site: SiteRound, plan: SumPlan) -> Vector:
-    study, weights = site.shape.study, site.weights()
+    study, weights = site.rated_study(), site.weights()
     has_control = study.training.algorithm == "scaffold"
     own = site.memory.control(site.number) if has_control else {}
     control = site.memory.progress.state(site.number).control

@@ -206,6 +206,24 @@ class EarlyStopping(Section):
     patience: Count | None = None
 
 
+class Search(Section):
+    """Learning rates of the sites to try one after the other, each for so many of the first ``training.rounds``."""
+
+    lr: tuple[Positive, ...] = ()
+    rounds: int = Field(default=2, ge=2, le=100)
+
+    @property
+    def last(self) -> int:
+        """The last round of the trials; 0 without them."""
+        return len(self.lr) * self.rounds
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> Self:
+        if len(self.lr) == 1 or len(set(self.lr)) < len(self.lr):
+            raise ValueError("search.lr needs two or more different rates, or none")
+        return self
+
+
 class FineTune(Section):
     """So many passes of every site over its own rows, from the final model; what comes out stays at the site."""
 
@@ -245,6 +263,7 @@ class Training(Section):
     server: Server = Server()
     proximal_mu: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     personal: tuple[str, ...] = ()
+    search: Search = Search()
     early_stopping: EarlyStopping = EarlyStopping()
     fine_tune: FineTune = FineTune()
     initial: Initial = Initial()
@@ -262,6 +281,12 @@ class Training(Section):
             raise ValueError(
                 "scaffold needs optimizer.kind sgd without momentum: its control is a mean gradient"
             )
+        if self.search.lr and (self.personal or self.algorithm in ("scaffold", "fedbn")):
+            raise ValueError(
+                "search needs sites that remember nothing from round to round: no scaffold, fedbn, personal"
+            )
+        if self.search.lr and self.search.last >= self.rounds:
+            raise ValueError(f"search takes {self.search.last} rounds: training.rounds must be more")
         if (self.proximal_mu > 0.0) != (self.algorithm == "fedprox"):
             raise ValueError("algorithm fedprox needs proximal_mu above 0, and no other algorithm has it")
         return self

@@ -87,12 +87,13 @@ class Study(Section):
         if self.model.kind in ("gbm", "cox") and (
             training.algorithm != "fedavg"
             or training.personal
+            or training.search.lr
             or training.fine_tune.epochs is not None
             or training.initial != Initial()
         ):
             raise ValueError(
                 f"model.kind {self.model.kind} grows by sums: "
-                "it has no other algorithm, personal parameters, fine_tune or initial model"
+                "it has no other algorithm, personal parameters, search, fine_tune or initial model"
             )
         if self.model.kind == "cox" and training.early_stopping.patience is not None:
             raise ValueError(
@@ -119,6 +120,12 @@ class Study(Section):
     def outcome(self) -> Outcome:
         """The study's first outcome, for what needs one."""
         return self.outcomes[self.outcome_name]
+
+    def at_rate(self, learning_rate: float) -> "Study":
+        """The same study with another learning rate of the sites: what one of its rounds trains by, nothing to sign."""
+        optimizer = self.training.optimizer.model_copy(update={"lr": learning_rate})
+        training = self.training.model_copy(update={"optimizer": optimizer})
+        return self.model_copy(update={"training": training})
 
     def canonical(self) -> bytes:
         """The RFC 8785 form with defaults written out: what is hashed, signed and approved."""

@@ -17,14 +17,16 @@ def record(run: str) -> StudyRecord:
 
 @task(task_run_name="open {run} in MLflow", **TRANSPORT)
 def start_record(run: str) -> None:
-    """Open the study's run."""
-    record(run).open()
+    """Open the study's run, and record what a run that was killed left out."""
+    started = record(run)
+    started.open()
+    started.record_rounds()
 
 
 @task(task_run_name="record the round in MLflow", **TRANSPORT)
 def record_round(closed: RoundClosed) -> None:
     """A nested run, and the metrics by round on the study's run."""
-    record(closed.run).record_round(closed)
+    record(closed.run).record_rounds()
 
 
 @task(task_run_name="record the evaluation of {run} in MLflow", **TRANSPORT)

@@ -84,6 +84,49 @@ def test_a_coordinator_that_is_built_anew_finds_the_run_finished(finished):
     assert again.close_round("run-1", 1).log_index == closed[1].log_index
 
 
+class DyingLog:
+    """A log whose coordinator is killed before or after one of its calls."""
+
+    def __init__(self, log, dies_at, when):
+        self.log, self.dies_at, self.when = log, dies_at, when
+
+    def __getattr__(self, name):
+        return self._die if name == self.dies_at else getattr(self.log, name)
+
+    def _die(self, *arguments):
+        if self.when == "after":
+            getattr(self.log, self.dies_at)(*arguments)
+        raise Killed
+
+
+class Killed(BaseException):
+    """As if the process was gone."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("dies_at", ["append", "checkpoint"])
+def test_a_coordinator_that_dies_while_it_closes_a_round_closes_it_once_it_is_back(tmp_path, dies_at, when):
+    network = Network(tmp_path, make_study())
+    node = network.coordinator
+    node.start_run(network.study, run="run-1", seed=7)
+    threads, _, errors = network.follow("run-1")
+    network.run_round("run-1", 0)
+    dying = replace(node, log=DyingLog(node.log, dies_at, when))
+    with pytest.raises(Killed):
+        network.run_round("run-1", 1, dying)
+    again = replace(node, blamed={})
+    assert again.next_round("run-1") == 1
+    assert again.closed_round("run-1", 1) is None
+    closed = network.run_rounds("run-1", again)
+    for thread in threads:
+        thread.join(timeout=30)
+    assert errors == {}
+    assert [each.round for each in closed] == [1, 2, 3]
+    assert again.closed_round("run-1", 1) == closed[0]
+    logged = [again.log.read(index).statement.predicate for index in range(again.log.size)]
+    assert [each["round"] for each in logged if "round" in each] == [0, 1, 2, 3]
+
+
 def test_a_patient_who_withdraws_is_in_no_sum_of_the_rounds_after(tmp_path):
     network = Network(tmp_path, make_study(cohort={"min_patients": 11}))
     leaving = np.unique(network.rows["hospital-02"].person)[:30]

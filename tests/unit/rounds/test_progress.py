@@ -63,3 +63,52 @@ def test_a_transferred_model_of_other_layers_is_refused():
     study = study_of(initial={"model": "readmission-30d/3", "digest": "0" * 64})
     with pytest.raises(ConfigError, match="other layers"):
         progress_of(study, transferred=other).weights(1)
+
+
+SEARCH = {"lr": [0.1, 0.3, 0.9], "rounds": 2}
+
+
+@pytest.mark.parametrize(
+    ("signals", "rate", "told"),
+    [
+        ([0.5, 0.6, 0.5, 0.8, 0.5, 0.7], 0.3, [0.6, 0.8, 0.7]),
+        ([0.5, 0.8, 0.5, 0.8, 0.5, 0.7], 0.1, [0.8, 0.8, 0.7]),
+        ([0.9, None, 0.9, None, 0.5, 0.4], 0.9, [None, None, 0.4]),
+        ([None] * 6, 0.1, [None, None, None]),
+    ],
+    ids=["best", "first of equals", "only one told", "none told"],
+)
+def test_a_search_goes_on_with_the_rate_whose_last_model_did_best(signals, rate, told):
+    progress = progress_of(study_of(search=SEARCH), [*signals, 0.5, 0.5, 0.5])
+    assert [progress.learning_rate(n) for n in range(1, 7)] == [0.1, 0.1, 0.3, 0.3, 0.9, 0.9]
+    assert [progress.weights(n)["layers.0.bias"].item() for n in range(1, 7)] == [0, 1, 0, 1, 0, 1]
+    assert [trial.signal for trial in progress.trials()] == told
+    assert [trial.learning_rate for trial in progress.trials() if trial.is_chosen] == [rate]
+    assert {progress.learning_rate(n) for n in range(7, 11)} == {rate}
+    # the two updates of the chosen rate's trial, and those since
+    assert [progress.weights(n)["layers.0.bias"].item() for n in range(7, 11)] == [2, 3, 4, 5]
+
+
+def test_a_search_is_over_before_patience_counts():
+    study = study_of(search=SEARCH, early_stopping={"patience": 1})
+    progress = progress_of(study, [0.9, 0.9, 0.9, 0.5, 0.9, 0.8, 0.6, 0.5, 0.5])
+    assert [progress.is_final(number) for number in range(1, 10)] == [False] * 8 + [True]
+    assert progress.origin(9) == 7
+    assert progress.learning_rate(9) == 0.1
+
+
+def test_a_restarted_party_computes_the_same_model_as_one_that_was_there():
+    signals = [0.5, 0.6, 0.5, 0.8, 0.5, 0.7, 0.5, 0.5, 0.5]
+    watched = progress_of(study_of(search=SEARCH), signals)
+    for number in range(1, 11):
+        weights = watched.weights(number)
+        fresh = progress_of(study_of(search=SEARCH), signals)
+        assert {k: v.tobytes() for k, v in fresh.weights(number).items()} == {
+            k: v.tobytes() for k, v in weights.items()
+        }
+
+
+def test_a_study_without_a_search_trains_at_its_own_rate():
+    progress = progress_of(study_of(optimizer={"lr": 0.7}), [0.5] * 9)
+    assert progress.trials() == ()
+    assert {progress.learning_rate(number) for number in range(1, 11)} == {0.7}

@@ -303,7 +303,14 @@ def test_series_features_are_those_of_the_vocabulary_in_its_units() -> None:
 
 
 @pytest.mark.parametrize(
-    "training", [{"algorithm": "fedbn"}, {"personal": ["x"]}, {"fine_tune": {"epochs": 1}}], ids=str
+    "training",
+    [
+        {"algorithm": "fedbn"},
+        {"personal": ["x"]},
+        {"fine_tune": {"epochs": 1}},
+        {"search": {"lr": [0.1, 0.3]}},
+    ],
+    ids=str,
 )
 def test_models_that_grow_by_sums_have_no_keys_of_networks(tmp_path: Path, training: dict[str, Any]) -> None:
     sections = {
@@ -313,3 +320,22 @@ def test_models_that_grow_by_sums_have_no_keys_of_networks(tmp_path: Path, train
     }
     with pytest.raises(ConfigError, match="grows by sums"):
         load_study(written(tmp_path, **sections))
+
+
+@pytest.mark.parametrize(
+    ("training", "problem"),
+    [
+        ({"search": {"lr": [0.1]}}, "two or more different rates"),
+        ({"search": {"lr": [0.1, 0.1]}}, "two or more different rates"),
+        ({"search": {"lr": [0.1, 0.0]}}, "greater than 0"),
+        ({"search": {"lr": [0.1, 0.3], "rounds": 1}}, "greater than or equal to 2"),
+        ({"search": {"lr": [0.1, 0.3], "rounds": 3}, "rounds": 6}, "search takes 6 rounds"),
+        ({"search": {"lr": [0.1, 0.3]}, "algorithm": "fedbn"}, "remember nothing"),
+        ({"search": {"lr": [0.1, 0.3]}, "algorithm": "scaffold", "local": {"steps": 5}}, "remember nothing"),
+        ({"search": {"lr": [0.1, 0.3]}, "personal": ["heads.*"]}, "remember nothing"),
+    ],
+    ids=str,
+)
+def test_a_search_that_cannot_be_is_refused(tmp_path: Path, training: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load_study(written(tmp_path, training=training))
