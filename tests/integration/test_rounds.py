@@ -1,14 +1,18 @@
 """Rounds over a real folder exchange: three sites in threads, rows made here, everything else real."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from simulator.network import SITES, Network, make_study
 
 from fedhealth.aggregation.update import weighted_mean_plain
 from fedhealth.models.weights import flatten
 from fedhealth.privacy.consent import Consent, Provision
+from fedhealth.registry import Registry, artifact_folder, store_uri
+from fedhealth.registry.record import StudyRecord
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.rounds.layout import quantisation_step
 from fedhealth.rounds.objects import Ready, site_key
@@ -125,6 +129,21 @@ def test_a_coordinator_that_dies_while_it_closes_a_round_closes_it_once_it_is_ba
     assert again.closed_round("run-1", 1) == closed[0]
     logged = [again.log.read(index).statement.predicate for index in range(again.log.size)]
     assert [each["round"] for each in logged if "round" in each] == [0, 1, 2, 3]
+
+
+def test_rounds_that_a_kill_kept_out_of_mlflow_are_recorded_by_the_next_that_looks(finished, tmp_path):
+    network, closed, _, _ = finished
+    registry = Registry(store_uri(tmp_path), artifact_root=artifact_folder(tmp_path))
+    record = StudyRecord(node=network.coordinator, registry=registry, run="run-1")
+    for _ in range(2):
+        record.record_rounds()
+    told = sorted((network.coordinator.folder / "runs" / "run-1").glob("round-*.json"))
+    assert [json.loads(path.read_bytes())["round"] for path in told] == [0, 1, 2, 3]
+    client = MlflowClient(store_uri(tmp_path))
+    history = client.get_metric_history(record.open().mlflow_run, "auroc")
+    assert [(each.step, each.value) for each in history] == [
+        (each.round, each.metrics["auroc"]) for each in closed[1:]
+    ]
 
 
 def test_a_patient_who_withdraws_is_in_no_sum_of_the_rounds_after(tmp_path):

@@ -8,7 +8,7 @@ from simulator.reports import row, study_report
 
 from fedhealth.reporting import make_report, read_report, render_console, render_html, write_report_json
 from fedhealth.reporting.plots import comparison_svg, rounds_svg
-from fedhealth.reporting.report import SiteQuality, SiteState
+from fedhealth.reporting.report import SiteQuality, SiteState, Trial
 from fedhealth.reporting.words import columns
 
 DOCUMENTED = {
@@ -202,3 +202,14 @@ def test_what_sites_told_of_their_data_is_shown_by_name():
     assert "<td>hospital-01</td><td>9</td><td>2</td><td>-</td>" in page
     assert "<td>hospital-02</td><td>10</td><td>1</td><td>drift/measurement/value:glucose</td>" in page
     assert "<td>death/z</td><td>2 of 2</td>" in page
+
+
+def test_rates_that_were_tried_are_shown_with_the_chosen_one():
+    trials = (
+        Trial(learning_rate=0.03, signal=None, is_chosen=False),
+        Trial(learning_rate=0.1, signal=0.6125, is_chosen=True),
+    )
+    page = render_html(make_report((study_report(trials=trials),), open_with={}))
+    told = page[page.index("Learning rates tried") :]
+    assert told.index("0.03") < told.index("hidden") < told.index("0.613") < told.index("chosen")
+    assert "Learning rates tried" not in render_html(make_report((study_report(),), open_with={}))
