@@ -62,6 +62,7 @@ def embedded_study(
         enrol_parties()
         for step in (harmonise_site, validate_site, build_rows):
             step.map(launch.sites).wait()
+        launch.open_runs()
         following = follow_runs.map(launch.sites)
         training = [train_references.submit(run) for run in launch.runs if references]
         for run in launch.runs:

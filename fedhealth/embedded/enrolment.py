@@ -21,7 +21,7 @@ def enrol(pool: SitePool, *, coordinator_folder: Path, pin: Path) -> SignedRoste
 
     Args:
       pool: the site processes.
-      coordinator_folder: where the coordinator keeps its keys and its copy of the roster.
+      coordinator_folder: where the coordinator keeps its keys.
       pin: where the pinned roster is written for ``audit verify``.
     """
     publics = tuple(pool.call(site, "enrol") for site in pool.sites)
@@ -29,7 +29,6 @@ def enrol(pool: SitePool, *, coordinator_folder: Path, pin: Path) -> SignedRoste
         signed = executor.submit(_sign_roster, coordinator_folder, publics).result()
     roster = SignedRoster.from_bytes(signed)
     write_durably(pin, signed)
-    write_durably(coordinator_folder / "roster.json", signed)
     for site in pool.sites:
         pool.call(site, "admit", signed, roster.roster.digest)
     return roster

@@ -21,6 +21,7 @@ from fedhealth.embedded.pool import SiteConfig, SitePool, start_forkserver
 from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError
 from fedhealth.exchange import hasty_url
+from fedhealth.rounds.journal import write_durably
 from fedhealth.study import Study, load_study
 
 POLL_S = 0.05
@@ -113,6 +114,10 @@ class Launch:
                 self.pool.call(site, "build_rows", study.canonical()) for study in self.studies.values()
             ]
         return "built" if all(result["built"] for result in results) else "not built"
+
+    def open_runs(self) -> None:
+        """Give the coordinator its roster, for which it waits: it counts the time of sites that can answer."""
+        write_durably(self.workdir.coordinator / "roster.json", self.workdir.roster.read_bytes())
 
     def follow(self, site: str, run: str) -> str:
         """One site answers every round of a run."""

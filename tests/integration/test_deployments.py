@@ -22,7 +22,7 @@ from fedhealth.synthetic import write_consortium
 
 ROOT = Path(__file__).parents[2]
 SITES = ("hospital-01", "hospital-02", "hospital-03")
-START_S, RUN_S = 120, 400
+START_S, RUN_S, STOP_S = 120, 400, 20
 
 pytestmark = pytest.mark.slow
 
@@ -178,9 +178,10 @@ class Deployed:
     def stop(self):
         for process in reversed(self.processes):
             process.terminate()
+        deadline = time.monotonic() + STOP_S
         for process in self.processes:
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.wait()
