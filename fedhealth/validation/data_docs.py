@@ -7,6 +7,7 @@ request, which its Content-Security-Policy also forbids.
 import re
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from fedhealth.validation.suite import Judgement, column_of, sealed
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
+    from great_expectations.render.view.view import DefaultJinjaPageView
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
@@ -47,13 +49,20 @@ def write_data_docs(folder: Path, judgements: Sequence[Judgement], report: Valid
     (folder / "index.html").write_text(_index(judgements, report), encoding="utf-8")
 
 
+@cache
+def page_view() -> "DefaultJinjaPageView":
+    """Great Expectations' templates, each compiled when first used: a view for each page would compile them again."""
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
+
+
 def _results_page(judged: Judgement, checks: dict[str, Check]) -> str:
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view.view import DefaultJinjaPageView
 
     with sealed():
         shown = _coarse(judged.result, checks)
-        page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(shown))  # type: ignore[no-untyped-call]
+        page = page_view().render(ValidationResultsPageRenderer().render(shown))  # type: ignore[no-untyped-call]
     return _alone(page, f"{judged.table}: results")
 
 
@@ -69,10 +78,9 @@ def _coarse(
 
 def _suite_page(judged: Judgement) -> str:
     from great_expectations.render.renderer.page_renderer import ExpectationSuitePageRenderer
-    from great_expectations.render.view.view import DefaultJinjaPageView
 
     with sealed():
-        page = DefaultJinjaPageView().render(ExpectationSuitePageRenderer().render(judged.suite))  # type: ignore[no-untyped-call]
+        page = page_view().render(ExpectationSuitePageRenderer().render(judged.suite))  # type: ignore[no-untyped-call]
     return _alone(page, f"{judged.table}: suite")
 
 

@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedhealth.errors import DataError
 from fedhealth.validation.checks import Severity
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
         ExpectationValidationResult,
     )
     from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
+    from great_expectations.expectations.core.expect_column_max_to_be_between import (
+        ExpectColumnMaxToBeBetween,
+    )
     from great_expectations.expectations.expectation import Expectation
 
 # Read when Great Expectations is imported: a hospital reports to nobody.
@@ -85,13 +89,37 @@ def column_of(result: "ExpectationValidationResult") -> str:
     return str(config.kwargs["column"])
 
 
-def _expectation(rule: Rule) -> "Expectation":
+@cache
+def _expectation_type() -> type["ExpectColumnMaxToBeBetween"]:
+    """Great Expectations' own expectation, which says once what it is made of, and not 54 times for each result."""
+    from great_expectations.compatibility.pydantic import PrivateAttr
     from great_expectations.expectations.core.expect_column_max_to_be_between import (
         ExpectColumnMaxToBeBetween,
     )
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    class ExpectColumnShareOfFailuresToBeAtMost(ExpectColumnMaxToBeBetween):
+        _told: Any = PrivateAttr(default=None)
+
+        @property
+        def configuration(self) -> ExpectationConfiguration:
+            if self._told is None:
+                self._told = super().configuration
+            told: ExpectationConfiguration = self._told
+            return told
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name != "_told":
+                self._told = None
+
+    return ExpectColumnShareOfFailuresToBeAtMost
+
+
+def _expectation(rule: Rule) -> "Expectation":
     from great_expectations.expectations.metadata_types import FailureSeverity
 
-    return ExpectColumnMaxToBeBetween(
+    return _expectation_type()(
         column=rule.name,
         min_value=0.0,
         max_value=rule.max_share,
