@@ -66,18 +66,24 @@ def test_a_run_without_gain_stops_and_keeps_the_best_model(tmp_path):
     assert weight_codec.digest(node.progress("run-1").weights(4)) == node.manifest("run-1", 1).model_digest
 
 
-def test_a_run_finds_its_learning_rate_in_its_first_rounds_and_pays_for_its_rounds_alone(tmp_path):
-    search = {"lr": [1e-9, 0.1], "rounds": 2}
-    private = {"mode": "local", "epsilon": 100.0, "delta": 1e-5}
-    study = make_study(training={**TRAINING, "rounds": 6, "search": search}, privacy=private)
-    network, closed, outcomes, errors = run(tmp_path, study)
+SEARCH = {**TRAINING, "rounds": 6, "search": {"lr": [1e-9, 0.1], "rounds": 2}}
+
+
+def test_a_run_finds_its_learning_rate_in_its_first_rounds(tmp_path):
+    network, closed, outcomes, errors = run(tmp_path, make_study(training=SEARCH))
     assert errors == {}
     assert outcomes == {name: ["done"] * 8 for name in SITES}
-    progress = network.coordinator.progress("run-1")
-    assert [trial.learning_rate for trial in progress.trials() if trial.is_chosen] == [0.1]
-    assert [trial.signal for trial in progress.trials()] == [closed[n].metrics["auroc"] for n in (2, 4)]
-    spent = network.coordinator.account("run-1").privacy()
-    assert 0.0 < spent.epsilon <= 100.0 * 0.8
+    trials = network.coordinator.progress("run-1").trials()
+    assert [trial.signal for trial in trials] == [closed[n].metrics["auroc"] for n in (2, 4)]
+    assert [trial.learning_rate for trial in trials if trial.is_chosen] == [0.1]
+
+
+def test_a_search_pays_for_its_rounds_like_for_all_others(tmp_path):
+    private = {"mode": "local", "epsilon": 6.0, "delta": 1e-5}
+    network, _, _, errors = run(tmp_path, make_study(training=SEARCH, privacy=private))
+    assert errors == {}
+    assert network.coordinator.progress("run-1").trials()
+    assert 0.0 < network.coordinator.account("run-1").privacy().epsilon <= 6.0 * 0.8
 
 
 def test_a_coordinator_that_trains_on_after_the_end_is_refused(tmp_path):
