@@ -249,7 +249,11 @@ def run_night(folder):
     """The deployed load of two hospitals, and readers in front of and behind the boundary."""
     folders = (folder / name for name in ("omop", "control", "night"))
     sources = (f"{site}={folder / 'data' / site}" for site in (WRONG_UNITS, CUT_FILE))
-    home = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    home = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
     command = (sys.executable, "-m", "simulator.worker", *folders, *sources)
     run(folder, "night", *command, PYTHONPATH=f"{ROOT / 'tests'}:{ROOT}", **home)
 

@@ -51,6 +51,7 @@ def place(tmp_path_factory):
     environ = {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PYTHONPATH": str(ROOT),
         "FEDHEALTH_SITE": "large",
         "FEDHEALTH_SITE_DIR": "site",
