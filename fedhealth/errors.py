@@ -3,6 +3,7 @@
 FedHealthError(problem, fix)
 ├── ConfigError          a setting, a study or a folder is wrong            exit 2
 ├── DataError            data is unusable; carries a code and counts only   exit 2
+│   └── DivergedError         training at a site ended in no numbers        exit 2
 ├── PolicyError          a rule says no (gate, cohort, degenerate study)    exit 1
 │   └── BudgetExceededError   the privacy budget says no                    exit 1
 ├── ProtocolError        a peer misbehaved: never retried                   exit 1
@@ -49,6 +50,10 @@ class DataError(FedHealthError):
     """Data is unusable; the message holds codes and counts only."""
 
     exit_code = 2
+
+
+class DivergedError(DataError):
+    """Training at a site ended in weights that are no numbers."""
 
 
 class PolicyError(FedHealthError):

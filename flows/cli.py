@@ -347,7 +347,7 @@ def _one_line_errors() -> Iterator[None]:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(
-            "fedhealth: interrupted. Fix: run the same command again; it goes on with what is there",
+            "fedhealth: interrupted. Fix: run the same command again; it starts anew with the same keys",
             file=sys.stderr,
         )
         sys.exit(130)

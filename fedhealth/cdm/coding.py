@@ -32,7 +32,7 @@ def parse_codings(text: str, *, default_system: str = "") -> list[Coding]:
     """The codings in a JSON list, or in one JSON object; nothing when it is malformed."""
     try:
         found = _LIST.decode(text) if text.lstrip().startswith("[") else [_ONE.decode(text)]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
     return [
         Coding(
@@ -92,7 +92,11 @@ def match_references(database: duckdb.DuckDBPyConnection) -> None:
             f"SELECT DISTINCT ref FROM (SELECT ref FROM all_refs UNION ALL {union}) WHERE ref IS NOT NULL"
         ).fetchall()
     ]
-    urls = dict(database.execute("SELECT url, min(ref) FROM all_urls GROUP BY url").fetchall())
+    urls = dict(
+        database.execute(
+            "SELECT url, CASE WHEN count(DISTINCT ref) = 1 THEN min(ref) END FROM all_urls GROUP BY url"
+        ).fetchall()
+    )
     if any("?" in reference for reference in references):
         urls |= _conditional(database)
     _create(

@@ -101,11 +101,19 @@ def cut_consent(
       database: for the reading of dates (``define_times``).
       is_modified: whether the consent has a modifier extension, or no coded scope: then it cannot be judged.
     """
-    root = _cut(json.loads(provision) if provision else {}, database)
+    root = _cut(_parsed(provision) if provision else {}, database)
     if root.type is None and policy:
-        words = {_POLICIES.get(code) for code in _codes(json.loads(policy))}
+        words = {_POLICIES.get(code) for code in _codes(_parsed(policy))}
         root = root.model_copy(update={"type": "permit" if words == {"permit"} else "deny"})
     return root.model_copy(update={"is_narrowed": True}) if is_modified else root
+
+
+def _parsed(text: str) -> Any:
+    """The JSON; None where it is nested deeper than anything can read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return None
 
 
 def _cut(node: Any, database: duckdb.DuckDBPyConnection, depth: int = 0) -> Provision:

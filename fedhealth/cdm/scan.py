@@ -34,7 +34,7 @@ from fedhealth.cdm.workspace import SMALL_TABLES, Plan, block_name, block_step, 
 from fedhealth.fhir.bundle_rules import broken_bundle_rules
 from fedhealth.fhir.bundles import bundle_block
 from fedhealth.fhir.files import PART_BYTES, read_blocks
-from fedhealth.fhir.resources import R4_TYPES, SHAPES, UNKNOWN, verdicts
+from fedhealth.fhir.resources import NOT_R4, R4_TYPES, SHAPES, UNKNOWN, verdicts
 
 _NAMES = ", ".join(f"'{name}'" for name in SHAPES)
 _R4 = ", ".join(f"'{name}'" for name in sorted(R4_TYPES))
@@ -240,9 +240,20 @@ def _count(scan: _Scan, incoming: pa.Table) -> None:
         scan.sql(_DELETED, incoming=incoming)
 
 
-_VERSION = "coalesce(fhir_version, meta.fhirVersion, '4') NOT LIKE '4%'"
-_ID = "CASE WHEN regexp_full_match(id, '[A-Za-z0-9.-]{1,64}') THEN id END"
+_ID = "CASE WHEN regexp_full_match(r.id, '[A-Za-z0-9.-]{1,64}') THEN r.id END"
 """A FHIR id, or null."""
+
+
+def _id(name: str) -> str:
+    """SQL for what names a resource: its id, else that of the full URL of its entry in a bundle.
+
+    A consent needs neither, as it may deny: its text names it then.
+    """
+    uuid = "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+    ways = [f"'^urn:uuid:({uuid})$'", f"'/{name}/([A-Za-z0-9.-]{{1,64}})$'"]
+    found = ", ".join(f"nullif(regexp_extract(full_url, {way}, 1), '')" for way in ways)
+    own = f"CASE WHEN r.id IS NULL THEN coalesce({found}) ELSE {_ID} END"
+    return f"coalesce({own}, sha256(text))" if name == "Consent" else own
 
 
 def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
@@ -250,18 +261,19 @@ def _parse(scan: _Scan, name: str, texts: pa.Table) -> pa.Table:
     columns = "".join(f', {sql} AS "{column}"' for column, sql in staged_columns(name).items())
     if name == "Observation":
         columns += ", CASE WHEN len(component) > 0 THEN component END AS component"
-    foreign = "false" if name == "Consent" else SHAPES[name].foreign  # of consents a verdict
+    # of consents a verdict
+    foreign = "false" if name == "Consent" else f"{NOT_R4} OR {SHAPES[name].foreign}"
     cases = " ".join(f"WHEN {check.sql} THEN {n}" for n, check in enumerate(verdicts(name), 1))
     verdict = f"CASE {cases} ELSE 0 END" if cases else "0"
     parsed = scan.query(
         f"""
 SELECT * EXCLUDE (text), CASE WHEN verdict > 0 THEN sha256(text) END AS digest FROM (
-  SELECT seq, text, {_ID} AS id, meta.lastUpdated AS updated,
+  SELECT seq, text, {_id(name)} AS id, meta.lastUpdated AS updated,
          try_cast(meta.versionId AS BIGINT) AS version, ({verdict})::SMALLINT AS verdict, {notes_sql(name)} AS notes{columns},
-         CASE WHEN {_VERSION} OR {foreign} THEN 'fhir_version'
-              WHEN r.id IS NULL THEN 'missing_id' WHEN {_ID} IS NULL THEN 'invalid_id' END AS fault
+         CASE WHEN {foreign} THEN 'fhir_version'
+              WHEN {_id(name)} IS NULL THEN CASE WHEN r.id IS NULL THEN 'missing_id' ELSE 'invalid_id' END END AS fault
   FROM ({parsed_fields(name, "texts")}) r)""",
-        texts=texts.select(["seq", "fhir_version", "text"]),
+        texts=texts.select(["seq", "fhir_version", "full_url", "text"]),
     )
     keys = keyed_ids(parsed.column("id").to_pylist(), of=name, site_secret=scan.secret)
     places = {column: texts.column(column) for column in ("piece", "line", "full_url")}

@@ -82,6 +82,7 @@ _EVENT_COLUMNS: dict[str, dict[str, str]] = {
         **_value(""),
         "is_clinical": f"coalesce(list_bool_or({_CATEGORIES.format(['laboratory', 'vital-signs'])}), false)",
         "has_components": "len(component) > 0 AND list_bool_or(list_transform(component, lambda x: x.code.coding IS NOT NULL))",
+        "panel": "CASE WHEN len(component) > 0 THEN sha256(component::VARCHAR) END",  # tells versions apart
         "is_item": "NOT coalesce(has_components, false) OR valueQuantity IS NOT NULL OR valueInteger IS NOT NULL "
         "OR valueBoolean IS NOT NULL OR valueCodeableConcept IS NOT NULL OR valueString IS NOT NULL",
     },

@@ -19,7 +19,7 @@ from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRu
 from fedhealth.embedded.enrolment import enrol
 from fedhealth.embedded.pool import SiteConfig, SitePool, start_forkserver
 from fedhealth.embedded.study_result import StudyResult
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, FedHealthError, PolicyError
 from fedhealth.exchange import hasty_url
 from fedhealth.rounds.journal import write_durably
 from fedhealth.study import Study, load_study
@@ -58,6 +58,7 @@ class Launch:
     """One process, forked when first used: it pools rows for the references, verifies, writes the report."""
     seconds: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, FedHealthError] = field(default_factory=dict)
     references: dict[str, dict[str, Any]] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
     notify: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
@@ -121,7 +122,11 @@ class Launch:
 
     def follow(self, site: str, run: str) -> str:
         """One site answers every round of a run."""
-        outcomes = [outcome for _, outcome in self.pool.call(site, "follow", run)]
+        try:
+            outcomes = [outcome for _, outcome in self.pool.call(site, "follow", run)]
+        except FedHealthError as error:
+            self.failures[site] = error
+            raise
         return ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
 
     def await_run(self, run: str) -> int:
@@ -132,11 +137,22 @@ class Launch:
         """
         rounds = self.studies[run].training.rounds + 2
         with self._stage(f"rounds {self.studies[run].name}"):
-            while (result := self.coordinator.result(run)) is None:
+            while (result := self._result_of(run)) is None:
                 time.sleep(POLL_S)
                 self.notify(f"rounds {self.studies[run].name}", self._closed_rounds(run), rounds)
         closed = result["rounds"]
         return len(closed) if isinstance(closed, list) else 0
+
+    def _result_of(self, run: str) -> dict[str, object] | None:
+        """The coordinator's result; of a run that sites ended, what the first of them said, for they know why."""
+        try:
+            return self.coordinator.result(run)
+        except PolicyError as error:
+            if not self.failures:
+                raise
+            site = min(self.failures)
+            told = self.failures[site]
+            raise type(told)(f"{site}: {told.problem} ({error.problem})", told.fix) from None
 
     def train_references(self, run: str) -> int:
         """Local-only, unprotected federated and centralised models, in the assistant's process.

@@ -341,6 +341,11 @@ SHAPES: dict[str, ResourceShape] = {
 """The types that we read. Medication is read for its code alone; Consent gives rows in ``private/`` alone."""
 
 
+NOT_R4 = "coalesce(fhir_version, meta.fhirVersion, '4') NOT LIKE '4%'"
+"""SQL over the fields of a resource and the version of its bundle: it says that it is of another version."""
+_NO_ID = "NOT regexp_full_match(r.id, '[A-Za-z0-9.-]{1,64}')"
+
+
 def verdicts(name: str) -> tuple[Verdict, ...]:
     """Why a resource by itself is left out, in the order in which the reasons count."""
     shape = SHAPES[name]
@@ -350,7 +355,9 @@ def verdicts(name: str) -> tuple[Verdict, ...]:
         broken = f"status IS NULL OR status NOT IN ({codes})"
         found.append(Verdict("quarantined", "invalid_status", f"{name}.status", broken))
     if name == "Consent":
-        found.insert(0, Verdict("quarantined", "fhir_version", name, shape.foreign))  # not lost: it may deny
+        # not lost: it may deny
+        found.insert(0, Verdict("quarantined", "fhir_version", name, f"{NOT_R4} OR {shape.foreign}"))
+        found.insert(1, Verdict("quarantined", "missing_id", f"{name}.id", f"coalesce({_NO_ID}, true)"))
     return (*found, *(check for check in checks(name) if check.kind == "quarantined"))
 
 

@@ -65,7 +65,7 @@ def _amended(resource_type: str, text: str) -> str:
         return dated
     try:
         resource = json.loads(dated, object_pairs_hook=_unique)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     resource.pop(element, None)
     return json.dumps(resource)

@@ -13,8 +13,8 @@ def start_study(node: CoordinatorNode, registry: Registry, study: Study, *, run:
     Guarantees: sites take a transferred model only if its weights have the digest in the study they approved.
 
     Raises:
-      ConfigError: the run id cannot be part of a key, or the registered model has another digest or
-        other columns.
+      ConfigError: the run id cannot be part of a key, or the registered model has another digest or other columns, or
+        was trained without the privacy that this study promises.
       TransportError: the registry has no such version, or does not answer.
     """
     wanted = study.training.initial.model
@@ -26,5 +26,10 @@ def start_study(node: CoordinatorNode, registry: Registry, study: Study, *, run:
         raise ConfigError(
             f"training.initial: {wanted} sees other columns than this study, or the study has categories",
             "give the study the features of the registered model",
+        )
+    if study.privacy.mode != "none" and known.privacy.mode == "none":
+        raise ConfigError(
+            f"training.initial: {wanted} was trained without differential privacy, which this study promises",
+            "start from a private model, or from none",
         )
     return node.start_run(study, run=run, seed=seed, transferred=registry.weights(name, int(version)))

@@ -28,6 +28,12 @@ from fedhealth.study.spec import Study
 P = TypeVar("P", bound=Payload)
 
 
+def _of_initial(study: Study) -> tuple[str, ...]:
+    """What a transferred model told already."""
+    initial = study.training.initial.model
+    return () if initial is None else (f"the initial model {initial}: its own epsilon comes on top",)
+
+
 _LEARNING = ("update", "growth/0")
 """The sums that change the model."""
 
@@ -115,7 +121,7 @@ class RunAccount:
             epsilon=max(per_site.values(), default=0.0),
             delta=study.privacy.delta,
             per_site=per_site,
-            not_covered=NOT_COVERED,
+            not_covered=(*NOT_COVERED, *_of_initial(study)),
         )
 
     def _training_rounds(self) -> list[int]:

@@ -1,5 +1,6 @@
 """A site's vector of each sum of a round: what its rows come to, before it is masked."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from fedhealth.aggregation.profiles import Profile
 from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.aggregation.vocabulary import encode_vocabulary
+from fedhealth.errors import DivergedError
 from fedhealth.evaluation import decode_evaluation, encode_evaluation, headline_metric, prefix_of
 from fedhealth.features.rows import Rows
 from fedhealth.models.preprocess import site_statistics
@@ -24,7 +26,7 @@ from fedhealth.study.columns import numeric_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 from fedhealth.training.growth import growth_rows
-from fedhealth.training.local import train_local
+from fedhealth.training.local import LocalUpdate, train_local
 from fedhealth.training.plan import LocalPlan, plan_tuning
 
 Vector = NDArray[np.int64]
@@ -126,21 +128,35 @@ def _personalised(site: SiteRound, plan: SumPlan) -> Vector:
     return _evaluation(site, {name: weights[name] + tuned.delta[name] for name in weights})
 
 
+def _trained(
+    site: SiteRound, study: Study, weights: Weights, plan: SumPlan, correction: Weights | None
+) -> LocalUpdate:
+    """The round's training; of a learning rate on trial at which it diverges, an update of nothing."""
+    rows = site.rows.training()
+    try:
+        return train_local(
+            weights,
+            site.statistics(),
+            rows,
+            study,
+            plan=site.plan,
+            noise_key=site.noise_key_of(plan) if study.privacy.mode != "none" else None,
+            seed=site.seed,
+            correction=correction,
+        )
+    except DivergedError:
+        if site.number > study.training.search.last:
+            raise
+        nothing = {name: np.zeros_like(array) for name, array in weights.items()}
+        return LocalUpdate(delta=nothing, n_examples=len(rows.labels), steps=0, mean_loss=math.nan)
+
+
 def _update(site: SiteRound, plan: SumPlan) -> Vector:
     study, weights = site.rated_study(), site.weights()
     has_control = study.training.algorithm == "scaffold"
     own = site.memory.control(site.number) if has_control else {}
     control = site.memory.progress.state(site.number).control
-    update = train_local(
-        weights,
-        site.statistics(),
-        site.rows.training(),
-        study,
-        plan=site.plan,
-        noise_key=site.noise_key_of(plan) if study.privacy.mode != "none" else None,
-        seed=site.seed,
-        correction=subtract(control, own) if has_control else None,
-    )
+    update = _trained(site, study, weights, plan, subtract(control, own) if has_control else None)
     shared = {name: update.delta[name] for name in site.shape.model}
     personal = {name: weights[name] + update.delta[name] for name in weights if name not in shared}
     of_control = {"own": own, "control": control, "delta": shared} if has_control else {}

@@ -281,6 +281,8 @@ class Training(Section):
             raise ValueError(
                 "scaffold needs optimizer.kind sgd without momentum: its control is a mean gradient"
             )
+        if self.algorithm == "scaffold" and self.personal:
+            raise ValueError("scaffold has no control of personal parameters: use fedbn or fedavg with them")
         if self.search.lr and (self.personal or self.algorithm in ("scaffold", "fedbn")):
             raise ValueError(
                 "search needs sites that remember nothing from round to round: no scaffold, fedbn, personal"

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedhealth.errors import DataError
+from fedhealth.errors import DataError, DivergedError
 from fedhealth.features.rows import Rows
 from fedhealth.models.networks import build_network, load_weights, network_inputs, read_weights
 from fedhealth.models.personal import frozen_names
@@ -72,7 +72,8 @@ def train_local(
         must be public or differentially private already.
 
     Raises:
-      DataError: the fold is empty, or training diverged.
+      DataError: the fold is empty.
+      DivergedError: training diverged.
       ConfigError: ``freeze`` names no parameter, or all.
       ValueError: a noisy plan without key, or the reverse; a correction that does not fit.
     """
@@ -96,7 +97,7 @@ def train_local(
         )
     delta = subtract(read_weights(network), weights)
     if not all(np.isfinite(array).all() for array in delta.values()):
-        raise DataError("training diverged at this site", "lower training.optimizer.lr")
+        raise DivergedError("training diverged at this site", "lower training.optimizer.lr")
     return LocalUpdate(delta=delta, n_examples=len(rows.labels), steps=steps, mean_loss=loss)
 
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load
 from simulator.network import SITES, Network, make_study
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, DivergedError, PolicyError
 from fedhealth.models import weights as weight_codec
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.weights import flatten
@@ -76,6 +76,31 @@ def test_a_run_finds_its_learning_rate_in_its_first_rounds(tmp_path):
     trials = network.coordinator.progress("run-1").trials()
     assert [trial.signal for trial in trials] == [closed[n].metrics["auroc"] for n in (2, 4)]
     assert [trial.learning_rate for trial in trials if trial.is_chosen] == [0.1]
+
+
+def test_a_rate_at_which_training_diverges_loses_and_ends_no_run(tmp_path):
+    search = {"lr": [1e30, 0.1], "rounds": 2}
+    network, closed, outcomes, errors = run(tmp_path, make_study(training={**SEARCH, "search": search}))
+    assert errors == {}
+    assert outcomes == {name: ["done"] * 8 for name in SITES}
+    trials = network.coordinator.progress("run-1").trials()
+    assert [trial.learning_rate for trial in trials if trial.is_chosen] == [0.1]
+    assert closed[2].metrics["auroc"] == closed[1].metrics["auroc"]
+
+
+def test_a_run_whose_training_diverges_ends_with_that(tmp_path):
+    network = Network(tmp_path, make_study(training={**TRAINING, "optimizer": {"lr": 1e30}}))
+    network.coordinator.start_run(network.study, run="run-1", seed=7)
+    threads, _, errors = network.follow("run-1")
+    network.run_round("run-1", 0)
+    network.coordinator.open_round("run-1", 1)
+    cohort = tuple(network.coordinator.wait_for_sites("run-1", 1).ready)
+    network.coordinator.secure_sum("run-1", 1, "evaluation", cohort=cohort)
+    with pytest.raises(PolicyError):
+        network.coordinator.secure_sum("run-1", 1, "update", cohort=cohort)
+    for thread in threads:
+        thread.join(timeout=30)
+    assert {type(error) for error in errors.values()} == {DivergedError}
 
 
 def test_a_search_pays_for_its_rounds_like_for_all_others(tmp_path):

@@ -339,3 +339,9 @@ def test_models_that_grow_by_sums_have_no_keys_of_networks(tmp_path: Path, train
 def test_a_search_that_cannot_be_is_refused(tmp_path: Path, training: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         load_study(written(tmp_path, training=training))
+
+
+def test_scaffold_has_no_personal_parameters(tmp_path: Path) -> None:
+    training = {"algorithm": "scaffold", "local": {"steps": 5}, "personal": ["heads.*"]}
+    with pytest.raises(ConfigError, match="no control of personal parameters"):
+        load_study(written(tmp_path, training=training))
