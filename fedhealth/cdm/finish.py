@@ -4,6 +4,7 @@ The large tables are sorted by person and key, so that a table's bytes depend on
 and form they came in, and a person's rows lie together.
 """
 
+import os
 from pathlib import Path
 
 import duckdb
@@ -94,7 +95,8 @@ def _view_left(database: duckdb.DuckDBPyConnection, work: Path, plan: Plan) -> N
         if name == "left":
             union += f" UNION ALL FROM '{quoted(work / 'lookup' / 'left')}.parquet'"
         database.execute(f"CREATE VIEW all_{name} AS {union}")
-    files = [Path(plan.files[piece.file]).name for part in plan.parts for piece in part]
+    top = os.path.commonpath([os.path.dirname(file) for file in plan.files])
+    files = [os.path.relpath(plan.files[piece.file], top) for part in plan.parts for piece in part]
     numbers = [piece.file for part in plan.parts for piece in part]
     database.execute("CREATE TABLE named (piece INTEGER, file_number INTEGER, file VARCHAR)")
     database.executemany(

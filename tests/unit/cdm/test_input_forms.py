@@ -292,3 +292,15 @@ def test_deliveries_side_by_side_are_followed_and_a_reload_changes_nothing(load)
     assert after.column("person", "person_id") == before.column("person", "person_id")
     assert after.reasons("Observation") == {"excluded:deleted": 1, "excluded:duplicate": 1}
     assert again.digests() == after.digests()
+
+
+def test_a_quarantined_line_is_told_with_the_folder_of_its_file(load):
+    files = {
+        f"2021-{month}/a.ndjson": GOOD + lines([patient(f"p{month}", birthDate="in spring")])
+        for month in ("06", "07")
+    }
+    loaded = load(files=files)
+    assert {file for (file,) in loaded.rows("private/quarantine", "file")} == {
+        "2021-06/a.ndjson",
+        "2021-07/a.ndjson",
+    }
