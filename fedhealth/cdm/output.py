@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from fedhealth.cdm.anonymizer import empty_value
 from fedhealth.cdm.profiles import Deidentification, has_moved, moved_column
@@ -108,8 +109,31 @@ def write_private(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
     private.mkdir(mode=0o700)
     for name, columns in PRIVATE_TABLES.items():
         selected = ", ".join(f"{column}::{kind} AS {column}" for column, kind in columns)
-        # the large one by numbers, many times faster than by texts
-        order = "place, omop_id" if name == "id_map" else "ALL"
-        _copy(
-            database, f"SELECT {selected} FROM private_{name} ORDER BY {order}", private / f"{name}.parquet"
-        )
+        path = private / f"{name}.parquet"
+        if name == "id_map":
+            _write_id_map(database, selected, path)
+        else:
+            _copy(database, f"SELECT {selected} FROM private_{name} ORDER BY ALL", path)
+
+
+SLICE = 2_000_000
+"""Rows of the id map that are sorted at once: all rows of a large hospital would not fit a step's memory."""
+_IDS = 2**63
+
+
+def _write_id_map(database: duckdb.DuckDBPyConnection, selected: str, path: Path) -> None:
+    """Table by table, by the numbers of the rows, in slices of them: they are keyed, so they are spread evenly."""
+    counts = database.execute("SELECT place, count(*) FROM private_id_map GROUP BY place ORDER BY place")
+    slices = [
+        (place, _IDS * k // n, _IDS * (k + 1) // n - 1)
+        for place, rows in counts.fetchall()
+        for n in (-(-rows // SLICE),)
+        for k in range(n)
+    ]
+    query = (
+        f"SELECT {selected} FROM private_id_map WHERE place = ? AND omop_id BETWEEN ? AND ? ORDER BY omop_id"
+    )
+    empty = database.execute(f"SELECT {selected} FROM private_id_map LIMIT 0").to_arrow_table()
+    with pq.ParquetWriter(path, empty.schema, compression="zstd") as writer:
+        for each in slices:
+            writer.write_table(database.execute(query, each).to_arrow_table())

@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 
+import pyarrow.parquet as pq
 import pytest
 from simulator.hospital import (
     ACT,
@@ -111,3 +112,11 @@ def test_every_row_can_be_traced_to_its_resource(loaded):
 
 def test_the_strict_models_accept_the_hospital_and_change_nothing(load, loaded):
     assert load(small_hospital(), validate="all").digests() == loaded.digests()
+
+
+def test_an_id_map_is_written_in_slices_of_any_size(load, monkeypatch):
+    whole = pq.read_table(load(small_hospital()).folder / "private" / "id_map.parquet")
+    monkeypatch.setattr("fedhealth.cdm.output.SLICE", 2)
+    sliced = pq.read_table(load(small_hospital()).folder / "private" / "id_map.parquet")
+    assert sliced.equals(whole)
+    assert whole.to_pylist() == sorted(whole.to_pylist(), key=lambda row: (row["omop_table"], row["omop_id"]))
