@@ -69,18 +69,39 @@ def test_lines_are_the_same_whatever_the_size_of_a_block(tmp_path, monkeypatch, 
     ]
 
 
-def test_a_json_file_is_one_text_unless_its_first_line_is_a_whole_object(tmp_path):
+def test_a_json_file_is_one_text_unless_a_line_of_it_is_a_whole_resource(tmp_path):
     pretty = b'{\n "a": {\n }\n}\n'
     files = {
         "one.json": pretty,
-        "many.json": b'{"a":1}\n{"b":2}\n',
-        "broken.json": b'{\n "a": \n',
+        "many.json": b'{"resourceType":"A"}\n{"resourceType":"B"}\n',
+        "first line broken.json": b'{"resourceType":"A\n{"resourceType":"B"}\n{"resourceType":"C"}\n',
+        "broken.json": b'{\n "a": [\n {}\n',
         "none.json": b" ",
     }
     write_files(tmp_path, files)
     blocks = {name: read_blocks(tmp_path / name, called=name) for name in files}
     counts = {name: sum(block.num_rows for block in found) for name, found in blocks.items()}
-    assert counts == {"one.json": 1, "many.json": 2, "broken.json": 1, "none.json": 0}
+    assert counts == {
+        "one.json": 1,
+        "many.json": 2,
+        "first line broken.json": 3,
+        "broken.json": 1,
+        "none.json": 0,
+    }
+
+
+@pytest.mark.parametrize("size", range(60, 130))
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_lines_named_json_of_more_than_a_text_may_have_are_all_read(tmp_path, monkeypatch, size, end):
+    monkeypatch.setattr("fedhealth.fhir.files.MAX_TEXT_BYTES", size)
+    data = (
+        b"\n".join(b'{"resourceType":"A","id":"%03d"}' % n for n in range(4)) + end
+    )  # 31 bytes and a line end
+    path = write_files(tmp_path, {"a.json": data}) / "a.json"
+    found = [row for block in drain(read_blocks(path, called="a file"))[0] for row in texts(block)]
+    assert [(line, json.loads(text)["id"]) for line, text in found] == [
+        (n, f"{n - 1:03d}") for n in range(1, 5)
+    ]
 
 
 def test_an_unreadable_file_is_named_in_a_note_alone(tmp_path):
