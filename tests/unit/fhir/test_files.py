@@ -121,9 +121,27 @@ def test_a_bundle_gives_its_entries_with_full_url_and_line():
     assert [(line, json.loads(t)["id"]) for line, t in texts(block)] == [(4, "ada"), (4, "bo")]
 
 
-@pytest.mark.parametrize("text", ['{"entry":5}', '{"entry":[5]}', "[]", "{", '{"entry":[{"fullUrl":5}]}'])
+@pytest.mark.parametrize("text", ['{"entry":5}', '{"entry":[5}', "[]", "{", '{"entry":[{"fullUrl":}]}'])
 def test_what_is_no_bundle_gives_none(text):
     assert bundle_block(text, line=1) is None
+
+
+@pytest.mark.parametrize(
+    "bad", ["5", "null", '{"fullUrl":7,"resource":{}}', '{"request":null}', '{"response":{"lastModified":1}}']
+)
+def test_a_bad_entry_is_marked_alone_and_keeps_its_text(bad):
+    entries = ('{"resource":{"a":1}}', bad, '{"resource":{"b":2}}')
+    block = bundle_block(f'{{"entry":[{",".join(entries)}]}}', line=4)
+    assert texts(block) == [(4, '{"a":1}'), (4, bad), (4, '{"b":2}')]
+    assert block["state"].to_pylist() == [None, "malformed_entry", None]
+
+
+def test_a_deletion_of_nothing_deletes_nothing():
+    gone = {"request": {"method": "DELETE"}}
+    entries = [gone, {"resource": patient("ada")}, gone, {"resource": patient("bo")}]
+    block = bundle_block(json.dumps({"type": "history", "entry": entries}), line=1)
+    assert block["state"].to_pylist() == ["deleted", None, "deleted", None]
+    assert block["full_url"].to_pylist() == [None] * 4
 
 
 def test_an_empty_bundle_has_no_entries():
