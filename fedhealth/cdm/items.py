@@ -43,13 +43,22 @@ FROM item i JOIN plausible p ON p.concept_id = i.concept_id AND i.number BETWEEN
 WHERE i.state = 'unit_missing' AND {allowed} GROUP BY ALL HAVING count(*) = 1
 """
 
+_CONVERTED = """
+CREATE OR REPLACE TEMP VIEW converted AS
+SELECT i.* REPLACE (coalesce(f.factor, i.factor) AS factor, coalesce(f.shift, i.shift) AS shift,
+                    CASE WHEN number IS NULL THEN NULL WHEN f.seq IS NOT NULL THEN 'inferred'
+                         WHEN NOT isfinite(number * i.factor + i.shift) THEN 'unit' ELSE state END AS state)
+FROM item i LEFT JOIN inferred f ON f.seq = i.seq AND f.n = i.n
+"""
+"""A number that is finite, and in the concept's unit is not, has a unit that does not fit."""
+
 _VALUED = """
 CREATE OR REPLACE TEMP VIEW valued AS
-SELECT i.* REPLACE (coalesce(f.factor, i.factor) AS factor, coalesce(f.shift, i.shift) AS shift,
-                    CASE WHEN number IS NULL THEN NULL WHEN f.seq IS NOT NULL THEN 'inferred' ELSE state END AS state),
-       number IS NOT NULL AND f.seq IS NULL AND i.state IN ('unit', 'unit_missing') AS is_lost,
-       i.concept_id <> 0 OR number IS NOT NULL OR is_clinical AS is_measurement
-FROM item i LEFT JOIN inferred f ON f.seq = i.seq AND f.n = i.n
+SELECT * REPLACE (CASE WHEN isfinite(low * factor + shift) THEN low END AS low,
+                  CASE WHEN isfinite(high * factor + shift) THEN high END AS high),
+       coalesce(state IN ('unit', 'unit_missing'), false) AS is_lost,
+       concept_id <> 0 OR number IS NOT NULL OR is_clinical AS is_measurement
+FROM converted
 """
 
 _LOST = """
@@ -65,12 +74,13 @@ def make_items(
 ) -> None:
     """Make ``valued``: one row per observation or component, from ``kept`` and the staged components.
 
-    A number whose unit cannot be brought to the concept's is lost, its row is kept.
+    A number that cannot be brought to the concept's unit is lost, its row is kept.
     """
     database.execute(_ITEM)
     if components:
         _add_components(database, components, site_secret)
     database.execute(_INFERRED.format(allowed="true" if infer else "false"))
+    database.execute(_CONVERTED)
     database.execute(_VALUED)
     database.execute(_LOST)
     database.execute(

@@ -1,8 +1,8 @@
 """A CDM as a MEDS dataset: one row per event, subject by subject in the order of time.
 
 Births, deaths and the rows of OMOP's event tables become one event each; a visit and a visit detail become two, their start and
-their end; sex, race and ethnicity become events without a time. A day without a time of day counts as its end, a birth
-as its day's beginning, so that no event is known before it was.
+their end, which one that is still open has not; sex, race and ethnicity become events without a time. A day without a time
+of day counts as its end, a birth as its day's beginning, so that no event is known before it was.
 
 Source: Medical Event Data Standard 0.4, https://medical-event-data-standard.github.io.
 """
@@ -22,6 +22,7 @@ from fedhealth.cdm.output import replacing_any
 from fedhealth.cdm.tables import TABLES
 from fedhealth.cdm.workspace import quoted
 from fedhealth.errors import DataError
+from fedhealth.vocabulary.concepts import OPERATORS, STILL_PATIENT
 
 SHARD_EVENTS = 1_000_000
 """Events that a shard has about: what is held in memory at once."""
@@ -56,7 +57,7 @@ def _event(
     )
 
 
-def _stay(table: str, name: str, key: str, *, end: bool) -> str:
+def _stay(table: str, name: str, *, end: bool) -> str:
     """SQL for the starts or the ends of visits; a discharge is known at the end."""
     which = "end" if end else "start"
     code = f"'{name}_{which.upper()}/' || {table}_concept_id".replace(
@@ -65,7 +66,20 @@ def _stay(table: str, name: str, key: str, *, end: bool) -> str:
     stem = f"{table}_{which}".replace("visit_occurrence", "visit")
     text = "discharged_to_source_value" if end and table == "visit_occurrence" else "NULL"
     time = _AT.format(time=f"{stem}_datetime", day=f"{stem}_date")
-    return f"SELECT person_id, {time}, {code}, NULL, {text}, NULL, {key}, '{table}{'_end' if end else ''}' FROM {table}"
+    ended = f" WHERE {_ENDED[table]}" if end else ""
+    return (
+        f"SELECT person_id, {time}, {code}, NULL, {text}, NULL, visit_occurrence_id, '{table}{'_end' if end else ''}' "
+        f"FROM {table}{ended}"
+    )
+
+
+_IS_OPEN = f"discharged_to_concept_id IS NOT DISTINCT FROM {STILL_PATIENT}"
+_ENDED = {
+    "visit_occurrence": f"NOT ({_IS_OPEN})",
+    "visit_detail": "visit_detail_end_datetime IS NOT NULL OR (visit_occurrence_id, visit_detail_end_date) NOT IN "
+    f"(SELECT (visit_occurrence_id, visit_end_date) FROM visit_occurrence WHERE {_IS_OPEN})",
+}
+"""What has ended: an open visit ends in OMOP on the last day that the data cover, and its details without an end with it."""
 
 
 def _trait(name: str) -> str:
@@ -77,7 +91,8 @@ def _trait(name: str) -> str:
 
 
 _BORN = "coalesce(birth_datetime, make_date(year_of_birth, coalesce(month_of_birth, 1), coalesce(day_of_birth, 1))::TIMESTAMP)"
-_CODED = "CASE WHEN value_as_concept_id IS NOT NULL THEN {} END"
+_WRITTEN = "CASE WHEN value_as_concept_id IS NOT NULL OR {0} IN ('true', 'false') THEN {0} END"
+_SIGNS = " ".join(f"WHEN {concept} THEN '{sign}'" for sign, concept in OPERATORS.items() if sign != "=")
 _EVENTS = " UNION ALL ".join(
     (
         _event("condition_occurrence", "condition", day="condition_start"),
@@ -93,12 +108,15 @@ _EVENTS = " UNION ALL ".join(
             "measurement",
             "measurement",
             number="value_as_number",
-            text=_CODED.format("value_source_value"),
+            text=f"coalesce({_WRITTEN.format('value_source_value')}, "
+            f"CASE operator_concept_id {_SIGNS} END || value_as_number)",
             unit="CASE WHEN unit_concept_id <> 0 THEN 'OMOP/' || unit_concept_id END",
         ),
-        _event("observation", "observation", number="value_as_number", text=_CODED.format("value_as_string")),
-        *(_stay("visit_occurrence", "VISIT", "visit_occurrence_id", end=end) for end in (False, True)),
-        *(_stay("visit_detail", "VISIT_DETAIL", "visit_occurrence_id", end=end) for end in (False, True)),
+        _event(
+            "observation", "observation", number="value_as_number", text=_WRITTEN.format("value_as_string")
+        ),
+        *(_stay("visit_occurrence", "VISIT", end=end) for end in (False, True)),
+        *(_stay("visit_detail", "VISIT_DETAIL", end=end) for end in (False, True)),
         f"SELECT person_id, {_BORN}, '{meds.birth_code}', NULL, NULL, NULL, NULL, 'person' FROM person",
         *(_trait(name) for name in ("gender", "race", "ethnicity")),
         f"SELECT person_id, {_AT.format(time='death_datetime', day='death_date')}, '{meds.death_code}', "
@@ -106,7 +124,8 @@ _EVENTS = " UNION ALL ".join(
     )
 )
 _SHARD = """
-SELECT person_id AS subject_id, time, code, number::FLOAT AS numeric_value, text AS text_value, unit, visit AS visit_id
+SELECT person_id AS subject_id, time, code, try_cast(number AS FLOAT) AS numeric_value,
+       coalesce(text, CASE WHEN numeric_value IS NULL THEN number::VARCHAR END) AS text_value, unit, visit AS visit_id
 FROM event WHERE person_id BETWEEN ? AND ?
 ORDER BY subject_id, time NULLS FIRST, code, numeric_value, text_value, unit, visit_id
 """
@@ -122,7 +141,8 @@ FROM person ORDER BY person_id
 def export_meds(cdm_dir: Path, out_dir: Path, *, created: datetime | None = None) -> MedsCounts:
     """Write a CDM as a MEDS dataset for use inside the hospital: it holds one row per event of every patient.
 
-    Guarantees: as many events as the CDM has rows (visits twice); every file passes the schemas of the ``meds`` package;
+    Guarantees: as many events as the CDM has rows (visits that have ended twice); a number that MEDS' 32 bits cannot hold,
+    a comparator and a flag are in ``text_value``; every file passes the schemas of the ``meds`` package;
     a subject is in one shard, sorted by time; memory is bounded by a shard; ``out_dir`` is complete or as it was before.
 
     Args:

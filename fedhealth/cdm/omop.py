@@ -17,7 +17,7 @@ from fedhealth.cdm.accounting import Accounting, LinkCount, Unmapped, ValueCount
 from fedhealth.cdm.bookkeeping import describe_source
 from fedhealth.cdm.consent import save_consents
 from fedhealth.cdm.keys import keyed_ids
-from fedhealth.cdm.omop_source import open_omop
+from fedhealth.cdm.omop_source import naming_broken_files, open_omop
 from fedhealth.cdm.output import replacing, write_private, write_tables
 from fedhealth.cdm.profiles import deidentification_of, follow, move_people
 from fedhealth.cdm.record import describe, write_record
@@ -103,7 +103,10 @@ def import_omop(
     digest = maps_digest(mapped)
     cdm_dir = Path(cdm_dir)
     with replacing(cdm_dir) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        with step(Path(scratch), time_zone=settings.time_zone, threads=threads) as database:
+        with (
+            step(Path(scratch), time_zone=settings.time_zone, threads=threads) as database,
+            naming_broken_files(database, source),
+        ):
             columns = open_omop(database, source, Path(scratch))
             counts = _load(database, columns, site_secret)
             extract = settings.extract_date or _latest(database)

@@ -2,7 +2,9 @@
 
 import csv
 import gzip
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -13,6 +15,7 @@ from fedhealth.cdm.workspace import quoted
 from fedhealth.errors import ConfigError, DataError
 
 _SCHEMES = ("postgresql", "postgres")
+_SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
 
 def open_omop(database: duckdb.DuckDBPyConnection, source: str, work: Path) -> dict[str, set[str]]:
@@ -31,7 +34,7 @@ def open_omop(database: duckdb.DuckDBPyConnection, source: str, work: Path) -> d
       ConfigError: there is no such source, or it has no person and visit_occurrence.
       DataError: it cannot be read; the message holds no value and no password.
     """
-    if urlsplit(source).scheme in _SCHEMES:
+    if _is_database(source):
         found = _copy_postgres(database, source, work)
     else:
         found = _view_files(database, Path(source))
@@ -46,24 +49,54 @@ def open_omop(database: duckdb.DuckDBPyConnection, source: str, work: Path) -> d
     }
 
 
+@contextmanager
+def naming_broken_files(database: duckdb.DuckDBPyConnection, source: str) -> Iterator[None]:
+    """Say which file of the source it is that DuckDB cannot read, if it is one: its own words quote rows.
+
+    Raises:
+      DataError: a file cannot be read to its end; the message holds its name, which is a table's.
+    """
+    try:
+        yield
+    except (duckdb.InvalidInputException, duckdb.IOException):
+        for name, path in {} if _is_database(source) else _files(Path(source)).items():
+            try:  # alone, so that no other reason is left
+                database.execute(f"SELECT count(COLUMNS(*)) FROM src_{name}").fetchall()
+            except duckdb.Error:
+                raise _unreadable(path) from None
+        raise
+
+
+def _unreadable(path: Path) -> DataError:
+    return DataError(
+        f"the file {path.name} cannot be read to its end (code unreadable_file)",
+        "export or copy it again (CSV in UTF-8, as many fields in each row as in the header)",
+    )
+
+
+def _is_database(source: str) -> bool:
+    return urlsplit(source).scheme in _SCHEMES
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files of the tables that we know, by table."""
+    by_name = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
+    chosen = {name: [by_name[name + s] for s in _SUFFIXES if name + s in by_name] for name in TABLES}
+    return {name: paths[0] for name, paths in chosen.items() if paths}
+
+
 def _view_files(database: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     if not folder.is_dir():
         raise ConfigError(
             "there is no such OMOP folder", "give a folder of Parquet or CSV files, or postgresql://"
         )
-    by_name = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
-    found = []
-    for name in TABLES:
-        for suffix in (".parquet", ".csv", ".csv.gz"):
-            if (path := by_name.get(name + suffix)) is None:
-                continue
-            if suffix == ".parquet":
-                database.execute(f"CREATE VIEW src_{name} AS FROM read_parquet('{quoted(path)}')")
-            else:
-                _view_csv(database, name, path)
-            found.append(name)
-            break
-    return found
+    files = _files(folder)
+    for name, path in files.items():
+        if path.suffix.lower() == ".parquet":
+            database.execute(f"CREATE VIEW src_{name} AS FROM read_parquet('{quoted(path)}')")
+        else:
+            _view_csv(database, name, path)
+    return list(files)
 
 
 def _view_csv(
@@ -74,10 +107,13 @@ def _view_csv(
     Quotes are doubled inside quotes (RFC 4180); an apostrophe is a letter like any other.
     """
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-    delimiter = delimiter or max(",\t;|", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+        delimiter = delimiter or max(",\t;|", key=header.count)
+        names = next(csv.reader([header], delimiter=delimiter), [])
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
+        raise _unreadable(path) from None
     if len({each.lower() for each in names}) < len(names) or not all(names):
         raise DataError(
             f"the header of the OMOP table {name} names a column twice or not at all (code header)",

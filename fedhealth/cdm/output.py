@@ -1,9 +1,12 @@
 """Write a CDM folder all at once: into a folder beside it, renamed when everything is there."""
 
+import fcntl
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -16,13 +19,16 @@ from fedhealth.cdm.tables import PRIVATE_TABLES, TABLES, VISIT_EXTRA, Table
 from fedhealth.errors import ConfigError
 
 _OWN = ("accounting.json", RECORD)
+_LOCK = "fedhealth.lock"
+"""Locked for as long as the run lives: what a killed run left beside its target is told by it."""
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``folder`` when the block ends well, and vanishes otherwise.
 
-    Guarantees: ``folder`` is either as it was or complete; a folder that holds other things is not touched.
+    Guarantees: ``folder`` is either as it was or complete; a folder that holds other things is not touched. What a
+    killed run into the same ``folder`` left beside it is removed first, that of a living one is not.
 
     Raises:
       ConfigError: ``folder`` is there and is no CDM folder of ours.
@@ -34,18 +40,51 @@ def replacing(folder: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_any(folder: Path, *, own: tuple[str, ...]) -> Iterator[Path]:
     """Like ``replacing``, for a folder that is ours if it has the files ``own``."""
+    _remove_killed(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_own(folder, own))):
         raise ConfigError(
             f"{folder} holds something else than an earlier result", "name an empty or a new folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+    with ExitStack() as held:
+        scratch = held.enter_context(
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+        )
+        held.enter_context(_locked(Path(scratch)))
         fresh = Path(scratch) / "new"
         fresh.mkdir(mode=0o700)
         yield fresh
         if folder.exists():
             os.rename(folder, Path(scratch) / "old")
         os.rename(fresh, folder)
+
+
+@contextmanager
+def _locked(scratch: Path) -> Iterator[None]:
+    """Hold the lock of a working folder; a file system that knows no locks has none, and its folders stay."""
+    made = scratch / f"{_LOCK}.new"
+    with made.open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            made.rename(scratch / _LOCK)  # only now: who finds the file finds it locked
+        yield
+
+
+def _remove_killed(folder: Path) -> None:
+    """Remove working folders of runs into ``folder`` that live no more: they hold whole texts of patients."""
+    if not folder.parent.is_dir():
+        return
+    named = re.compile(re.escape(f".{folder.name}.") + "[a-z0-9_]{8}")  # as tempfile names them
+    for scratch in [each for each in folder.parent.iterdir() if named.fullmatch(each.name)]:
+        with suppress(OSError), (scratch / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (scratch / "old").exists() and not folder.exists():  # killed between the two renames
+                os.rename(scratch / "old", folder)
+            # the lock goes last: what cannot be removed now is found again
+            for each in scratch.iterdir():
+                if each.name != _LOCK:
+                    shutil.rmtree(each)
+            shutil.rmtree(scratch)
 
 
 def _is_own(folder: Path, own: tuple[str, ...]) -> bool:
@@ -125,7 +164,7 @@ def _write_id_map(database: duckdb.DuckDBPyConnection, selected: str, path: Path
     """Table by table, by the numbers of the rows, in slices of them: they are keyed, so they are spread evenly."""
     counts = database.execute("SELECT place, count(*) FROM private_id_map GROUP BY place ORDER BY place")
     slices = [
-        (place, _IDS * k // n, _IDS * (k + 1) // n - 1)
+        [place, _IDS * k // n, _IDS * (k + 1) // n - 1]
         for place, rows in counts.fetchall()
         for n in (-(-rows // SLICE),)
         for k in range(n)
@@ -133,7 +172,7 @@ def _write_id_map(database: duckdb.DuckDBPyConnection, selected: str, path: Path
     query = (
         f"SELECT {selected} FROM private_id_map WHERE place = ? AND omop_id BETWEEN ? AND ? ORDER BY omop_id"
     )
-    empty = database.execute(f"SELECT {selected} FROM private_id_map LIMIT 0").to_arrow_table()
+    empty = database.sql(f"SELECT {selected} FROM private_id_map LIMIT 0").to_arrow_table()
     with pq.ParquetWriter(path, empty.schema, compression="zstd") as writer:
         for each in slices:
-            writer.write_table(database.execute(query, each).to_arrow_table())
+            writer.write_table(database.sql(query, params=each).to_arrow_table())

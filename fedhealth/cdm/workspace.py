@@ -8,7 +8,7 @@
 Every step writes its own folder only, so that steps can run in any order of parts, in any process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -85,13 +85,13 @@ def write_plan(
 
     Raises:
       ConfigError: the FHIR folder or the site map is wrong.
-      DataError: there is no FHIR file.
+      DataError: there is no FHIR file, or the name of one is not UTF-8.
     """
     files = find_files(fhir_dir)
     deidentification_of(read_site_map(site_map), profile)
     plan = Plan(
         site=site,
-        files=tuple(str(path.resolve()) for path in files),
+        files=_spelt(files),
         parts=plan_parts(files),
         site_map=None if site_map is None else str(site_map.resolve()),
         validate_with_models=validate,
@@ -101,6 +101,22 @@ def write_plan(
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     (work / "plan.json").write_text(plan.model_dump_json())
     return plan
+
+
+def _spelt(files: Sequence[Path]) -> tuple[str, ...]:
+    """The full names of files; JSON and Parquet hold text alone."""
+    names = tuple(str(path.resolve()) for path in files)
+    for number, name in enumerate(names, 1):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            error = DataError(
+                f"the name of file {number} of {len(names)} is not UTF-8 (code file_name)",
+                "find it in site.log or by counting the FHIR files sorted by path; rename it, or the folder that is so named",
+            )
+            error.add_note(f"the file: {name!r}")
+            raise error from None
+    return names
 
 
 def read_plan(work: Path) -> Plan:

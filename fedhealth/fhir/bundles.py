@@ -27,10 +27,11 @@ class _Bundle(msgspec.Struct):
     fhirVersion: str | None = None
     type: str = ""
     timestamp: str | None = None
-    entry: list[_Entry] = msgspec.field(default_factory=list)
+    entry: list[msgspec.Raw] = msgspec.field(default_factory=list)
 
 
 _BUNDLE = msgspec.json.Decoder(_Bundle)
+_ENTRY = msgspec.json.Decoder(_Entry)
 
 
 def bundle_block(text: str, *, line: int) -> pa.Table | None:
@@ -38,7 +39,8 @@ def bundle_block(text: str, *, line: int) -> pa.Table | None:
 
     Every entry of the bundle in line L has line number L. An entry without a resource is kept with its state, so
     that it is counted: ``deleted`` (a DELETE; its ``full_url`` is then the ``Type/id`` that was deleted, and its
-    ``stamp`` the time if the bundle says one) or ``no_resource``. Older versions of a resource that a history
+    ``stamp`` the time if the bundle says one), ``no_resource``, or ``malformed_entry`` (its text is then the whole
+    entry's). Older versions of a resource that a history
     says was deleted are ``deleted`` too, without a ``full_url``.
     """
     try:
@@ -48,15 +50,20 @@ def bundle_block(text: str, *, line: int) -> pa.Table | None:
     rows: list[tuple[int, str, str | None, str | None, str | None, str | None]] = []
     seen: set[str] = set()
     deleted: set[str] = set()
-    for entry in bundle.entry:
+    for each in bundle.entry:
+        try:
+            entry = _ENTRY.decode(each)
+        except msgspec.ValidationError:
+            rows.append((line, bytes(each).decode(), None, bundle.fhirVersion, "malformed_entry", None))
+            continue
         raw = bytes(entry.resource).decode()
         target = entry.request.url or "/".join((entry.fullUrl or "").split("/")[-2:])
         state, url, stamp = None, entry.fullUrl, None
         if entry.request.method == "DELETE":
             is_newest = target not in seen  # a history lists the newest version first
-            state, url = "deleted", target if is_newest or bundle.type != "history" else None
+            state, url = "deleted", (target or None) if is_newest or bundle.type != "history" else None
             stamp = entry.response.lastModified or bundle.timestamp
-            if is_newest:
+            if is_newest and target:
                 deleted.add(target)
         elif bundle.type == "history" and target in deleted:
             state, url = "deleted", None

@@ -185,9 +185,9 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _ndjson(
-    stream: IO[bytes], *, start: int = 0, end: int | None = None, rest: bytes = b""
+    stream: IO[bytes], *, start: int = 0, end: int | None = None, rest: bytes = b"", first: int = 1
 ) -> Generator[pa.Table, None, int]:
-    position, first = start, 1
+    position = start
     if start:
         stream.seek(start - 1)
         position += _skip_line(stream) - 1
@@ -288,14 +288,17 @@ def _table(
 
 
 def _json(stream: IO[bytes]) -> Generator[pa.Table, None, int]:
-    data = stream.read(MAX_TEXT_BYTES + 1).removeprefix(_BOM)
-    first_line = data.lstrip().split(b"\n", 1)[0].rstrip()
-    if len(data) > MAX_TEXT_BYTES:
-        if _is_json(first_line):
-            return (yield from _ndjson(stream, rest=data))
+    data = stream.read(MAX_TEXT_BYTES + 1)
+    is_whole = len(data) <= MAX_TEXT_BYTES
+    data = data.removeprefix(_BOM)
+    if not is_whole:
+        cut = data.rfind(b"\n") + 1
+        if _has_resource_line(data[:cut]):
+            yield lines_block(data[:cut], first=1)
+            return (yield from _ndjson(stream, rest=data[cut:], first=data.count(b"\n") + 1))
         yield _table(np.array([1]), pa.array([""], pa.large_string()), states=["too_large"])
         return 1
-    if not _is_json(data) and data.count(b"\n") and first_line.endswith(b"}"):
+    if not _is_json(data) and _has_resource_line(data):
         yield lines_block(data, first=1)
         return data.count(b"\n") + 1
     if data.strip():
@@ -304,9 +307,18 @@ def _json(stream: IO[bytes]) -> Generator[pa.Table, None, int]:
     return 1
 
 
-def _is_json(data: bytes) -> bool:
+class _Typed(msgspec.Struct):
+    resourceType: str
+
+
+def _has_resource_line(data: bytes) -> bool:
+    """Whether a line is a resource by itself: lines of one JSON text over many lines are none."""
+    return any(line[:1] == b"{" and _is_json(line, of=_Typed) for line in map(bytes.strip, data.split(b"\n")))
+
+
+def _is_json(data: bytes, *, of: type[msgspec.Raw | _Typed] = msgspec.Raw) -> bool:
     try:
-        msgspec.json.decode(data, type=msgspec.Raw)
+        msgspec.json.decode(data, type=of)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True

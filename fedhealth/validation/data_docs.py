@@ -5,13 +5,15 @@ request, which its Content-Security-Policy also forbids.
 """
 
 import re
-import shutil
 from collections.abc import Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedhealth.cdm.output import replacing_any
+from fedhealth.cdm.tables import TABLES
+from fedhealth.errors import ConfigError
 from fedhealth.validation.report import Check, ValidationReport
 from fedhealth.validation.suite import Judgement, column_of, sealed
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.render.view.view import DefaultJinjaPageView
 
+PAGES = (
+    "index.html",
+    *(f"tables/{table}{kind}.html" for table in ("cdm", *TABLES) for kind in ("", ".suite")),
+)
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem; color: #1b1b1b; }
@@ -37,16 +43,43 @@ _LINK = re.compile(r"""\s(?:href|src)=["'](?!#)[^"']*["']""", re.IGNORECASE)
 def write_data_docs(folder: Path, judgements: Sequence[Judgement], report: ValidationReport) -> None:
     """Write ``index.html`` and, per table, ``TABLE.html`` (results) and ``TABLE.suite.html`` (its expectations).
 
+    Guarantees: ``folder`` is either as it was or holds these pages alone.
+
     Raises:
+      ConfigError: ``folder`` holds something else than pages of an earlier run.
       DataError: Great Expectations could not render a page.
     """
-    shutil.rmtree(folder / "tables", ignore_errors=True)
-    (folder / "tables").mkdir(parents=True, mode=0o700)
-    for each in judgements:
-        shares = {check.name: check for check in report.checks if check.table == each.table}
-        (folder / "tables" / f"{each.table}.html").write_text(_results_page(each, shares), encoding="utf-8")
-        (folder / "tables" / f"{each.table}.suite.html").write_text(_suite_page(each), encoding="utf-8")
-    (folder / "index.html").write_text(_index(judgements, report), encoding="utf-8")
+    refuse_foreign_docs(folder)
+    with replacing_any(folder, own=PAGES[:2]) as fresh:
+        (fresh / "tables").mkdir(mode=0o700)
+        for each in judgements:
+            shares = {check.name: check for check in report.checks if check.table == each.table}
+            results, suite = _results_page(each, shares), _suite_page(each)
+            (fresh / "tables" / f"{each.table}.html").write_text(results, encoding="utf-8")
+            (fresh / "tables" / f"{each.table}.suite.html").write_text(suite, encoding="utf-8")
+        (fresh / "index.html").write_text(_index(judgements, report), encoding="utf-8")
+
+
+def refuse_foreign_docs(folder: Path) -> None:
+    """Refuse a folder that holds anything but pages of ours: what is replaced as a whole is lost.
+
+    Raises:
+      ConfigError: it does, or is no folder.
+    """
+    if folder.exists() and not (folder.is_dir() and (_is_own(folder) or not any(folder.iterdir()))):
+        raise ConfigError(
+            f"{folder} holds something else than Data Docs of ours", "name an empty or a new folder"
+        )
+
+
+def _is_own(folder: Path) -> bool:
+    own = {folder / name for name in ("tables", *PAGES)}
+    index = folder / "index.html"
+    return (
+        all(path in own for path in folder.rglob("*"))
+        and index.is_file()
+        and _POLICY in index.read_text(encoding="utf-8", errors="replace")
+    )
 
 
 @cache

@@ -8,7 +8,7 @@ from fedhealth.cdm.tables import TABLES, Table
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.privacy.people import MIN_CELL
 from fedhealth.validation.counting import CdmReader, Count, Structure
-from fedhealth.validation.data_docs import write_data_docs
+from fedhealth.validation.data_docs import refuse_foreign_docs, write_data_docs
 from fedhealth.validation.report import Check, ValidationReport, share_bucket
 from fedhealth.validation.rules import rule
 from fedhealth.validation.suite import Judge, Judgement
@@ -25,17 +25,19 @@ def validate_cdm(cdm_dir: Path, *, docs: Path | None = None) -> ValidationReport
 
     Args:
       cdm_dir: folder with one ``TABLE.parquet`` per OMOP table and ``deidentification.json``.
-      docs: folder for the Data Docs pages, or None for none; pages of an earlier run are replaced.
+      docs: folder for the Data Docs pages, or None for none; replaced as a whole if it holds those of an earlier run.
 
     Returns:
       Every check in a fixed order; the same folder gives the same report.
 
     Raises:
-      ConfigError: there is no such folder.
+      ConfigError: there is no such folder, or ``docs`` holds something else.
       DataError: a file of the right structure cannot be read through.
     """
     if not cdm_dir.is_dir():
         raise ConfigError("there is no CDM folder at the given path", "run fedhealth harmonize first")
+    if docs is not None:
+        refuse_foreign_docs(docs)
     with CdmReader(cdm_dir) as reader:
         structures = {name: reader.structure(name) for name in TABLES}
         sound = [table for table in TABLES.values() if structures[table.name].is_sound(table)]

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Literal
 
 from fedhealth.vocabulary.concepts import UNMAPPED
-from fedhealth.vocabulary.site_map import ConceptMap, SiteMap
+from fedhealth.vocabulary.site_map import OMOP_SYSTEM, ConceptMap, SiteMap
 
 Field = Literal[
     "measurement",
@@ -29,7 +29,6 @@ Field = Literal[
 ]
 Served = Literal["site", "shipped", "prefix", "none"]
 
-OMOP_SYSTEM = "https://fhir-terminology.ohdsi.org"
 ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 ACT_PRIORITY = "http://terminology.hl7.org/CodeSystem/v3-ActPriority"
 STANDARD_SYSTEMS = (

@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from fedhealth.config import Profile
 from fedhealth.errors import ConfigError
 
+OMOP_SYSTEM = "https://fhir-terminology.ohdsi.org"
+MAX_CONCEPT_ID = 2**31 - 1
+"""OMOP's concept ids are 32-bit integers."""
 _REFUSED = ("unmatched", "disjoint")
 
 
@@ -128,7 +131,8 @@ def read_site_map(folder: Path | None) -> SiteMap:
     """Read a site map; None gives the empty one.
 
     Raises:
-      ConfigError: the folder or a file is unusable, or two maps take a code to different targets.
+      ConfigError: the folder or a file is unusable, two maps take a code to different targets, or one to a number
+        that is no concept id.
     """
     if folder is None:
         return SiteMap()
@@ -148,6 +152,11 @@ def read_site_map(folder: Path | None) -> SiteMap:
             anonymizer = data
             continue
         for source, target in _concept_map(path.name, data).rows():
+            if target[0] == OMOP_SYSTEM and target[1].isdigit() and not _is_concept_id(target[1]):
+                raise ConfigError(
+                    f"{path.name} maps a code to a number that is no concept id",
+                    f"name a concept of OMOP, from 0 to {MAX_CONCEPT_ID}",
+                )
             if codes.setdefault(source, target) != target:
                 raise ConfigError(
                     f"{path.name} maps a code in two ways", "keep one target for each system and code"
@@ -160,6 +169,10 @@ def read_site_map(folder: Path | None) -> SiteMap:
     if (path := folder / "site.yaml").exists():
         digest.update(path.read_bytes())
     return SiteMap(settings=settings, codes=codes, anonymizer=anonymizer, digest=digest.hexdigest())
+
+
+def _is_concept_id(code: str) -> bool:
+    return code.isascii() and len(code) <= len(str(MAX_CONCEPT_ID)) and int(code) <= MAX_CONCEPT_ID
 
 
 def _concept_map(name: str, data: bytes) -> ConceptMap:

@@ -1,5 +1,7 @@
 """Observations and their components as rows: measurement, and observation for what is no measurement."""
 
+import math
+
 from reference.resources import VALUES, first, keyed_id
 from reference.units import conversion
 from reference.visits import EHR
@@ -81,10 +83,16 @@ def _measurement(event, shared, part, quantity, number, codes, infer):
     state, factor, shift, unit_concept = conversion(
         shared["concept_id"], number or 0, quantity, site_map=codes.site, infer=infer
     )
-    is_kept = number is not None and state not in ("unit", "unit_missing")
+    is_kept = (
+        number is not None
+        and state not in ("unit", "unit_missing")
+        and math.isfinite(number * factor + shift)
+    )
 
     def converted(value):
-        return value * factor + shift if is_kept and value is not None else None
+        if not is_kept or value is None or not math.isfinite(value * factor + shift):
+            return None
+        return value * factor + shift
 
     limits = first(part.get("referenceRange"))
     coded = shared["coded"]

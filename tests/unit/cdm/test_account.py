@@ -125,7 +125,7 @@ def test_every_reason_in_the_code_is_explained_in_the_reference():
     named |= set(re.findall(r"(?:THEN|ELSE|state =) '(\w+)'", staging))
     named |= {check.reason for name in SHAPES for check in (*verdicts(name), *notes(name))}
     others_named = re.findall(r"'(?:excluded|quarantined)'\"?, \"?'(\w+)'", "".join(others))
-    named |= set(others_named) | {"too_large", "malformed_bundle"}
+    named |= set(others_named) | {"too_large", "malformed_bundle", "malformed_entry"}
     named -= {"excluded", "quarantined", "not_utf8"}  # kinds, and a state that becomes not_json
     assert {
         "fhir_version",
@@ -189,6 +189,19 @@ def test_a_malformed_bundle_is_quarantined_and_leaves_others_alone(load):
     }
     loaded = load(files=files)
     assert loaded.reasons("Bundle") == {"excluded:container": 2, "quarantined:malformed_bundle": 2}
+    assert loaded.account.resources["Patient"].loaded == 2
+
+
+def test_a_malformed_entry_is_quarantined_and_leaves_the_others_of_its_bundle_alone(load):
+    entries = [
+        {"resource": patient("ada")},
+        {"fullUrl": 7, "resource": patient("bo")},
+        {"request": None, "resource": patient("cy")},
+        {"resource": patient("di")},
+    ]
+    loaded = load(files={"a.json": json.dumps({"resourceType": "Bundle", "entry": entries}).encode()})
+    assert loaded.reasons("unknown") == {"quarantined:malformed_entry": 2}
+    assert loaded.reasons("Bundle") == {"excluded:container": 1}
     assert loaded.account.resources["Patient"].loaded == 2
 
 

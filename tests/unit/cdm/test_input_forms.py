@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,18 @@ def test_a_damaged_gzip_file_is_refused_and_named_in_a_note_and_leaves_nothing(t
     with pytest.raises(DataError, match=r"^file 2 of 3 cannot be read to its end .*gzip -t") as caught:
         harmonize(source, tmp_path / "cdm", site="house", site_secret=SECRET, validate="off")
     assert caught.value.__notes__ == [f"the file: '{source / 'b.ndjson.gz'}'"]
+    assert [path.name for path in tmp_path.iterdir()] == ["fhir"]
+
+
+@pytest.mark.parametrize("place", [b"b\xff.ndjson", b"b\xff/a.ndjson"])
+def test_a_file_whose_name_is_not_utf8_is_refused_and_named_in_a_note(tmp_path, place):
+    source = write_files(tmp_path / "fhir", {"a.ndjson": GOOD, "c.ndjson": GOOD})
+    path = Path(os.fsdecode(os.fsencode(source) + b"/" + place))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(GOOD)
+    with pytest.raises(DataError, match=r"^the name of file 2 of 3 is not UTF-8 .*rename it") as caught:
+        harmonize(source, tmp_path / "cdm", site="house", site_secret=SECRET, validate="off")
+    assert caught.value.__notes__ == [f"the file: {str(path)!r}"]
     assert [path.name for path in tmp_path.iterdir()] == ["fhir"]
 
 

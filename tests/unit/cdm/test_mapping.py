@@ -92,6 +92,22 @@ def test_a_number_whose_unit_does_not_fit_is_kept_as_a_row_without_a_value(load,
     assert loaded.column("private/quarantine", "reason_code") == [reason]
 
 
+def test_a_number_that_is_infinite_in_the_unit_of_its_concept_is_kept_as_a_row_without_a_value(load):
+    given = lab("2345-7", 1e308, "mmol/L", system=LOINC)
+    loaded = load([patient("ada"), given, lab("2345-7", 5.5, "mmol/L", system=LOINC) | {"id": "other"}])
+    assert sorted(loaded.column("measurement", "value_as_number"), key=str)[1:] == [None]
+    values = loaded.account.values
+    assert (values.read, values.loaded, values.quarantined) == (2, 1, {"unit": 1})
+
+
+def test_a_limit_that_is_infinite_in_the_unit_of_its_concept_goes(load):
+    given = lab("2345-7", 5.5, "mmol/L", system=LOINC)
+    given["referenceRange"] = [{"low": {"value": 1}, "high": {"value": 1e308}}]
+    low, high = load([patient("ada"), given]).one("measurement", "range_low", "range_high")
+    assert low == pytest.approx(18.0, rel=1e-2)
+    assert high is None
+
+
 def test_a_unit_of_a_divalent_ion_in_equivalents_is_not_taken_for_millimoles(load):
     assert number(load([patient("ada"), lab("17861-6", 5, "mEq/L", system=LOINC)]))[1] == pytest.approx(10.02)
 

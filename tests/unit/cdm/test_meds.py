@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 import pyarrow.parquet as pq
 import pytest
 from meds import schema as meds
-from simulator.hospital import Loaded
+from simulator.hospital import Loaded, encounter, observation, patient
 
 from fedhealth.cdm import harmonize
 from fedhealth.cdm.meds import export_meds
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.synthetic.consortium import write_hospital
+from fedhealth.vocabulary.concepts import STILL_PATIENT
 
 ROW_PER_EVENT = (
     *("person", "visit_occurrence", "visit_detail", "condition_occurrence", "measurement"),
@@ -61,8 +62,9 @@ def test_every_row_is_one_event(cdm, exported):
     out, counts = exported
     for table in ROW_PER_EVENT:
         assert counts.events.get(table, 0) == len(cdm.rows(table, "person_id")), table
-    for table in ("visit_occurrence", "visit_detail"):
-        assert counts.events.get(f"{table}_end") == counts.events.get(table)
+    ended = [to for to in cdm.column("visit_occurrence", "discharged_to_concept_id") if to != STILL_PATIENT]
+    assert counts.events["visit_occurrence_end"] == len(ended)
+    assert counts.events.get("visit_detail_end", 0) == counts.events.get("visit_detail", 0)
     assert sum(table.num_rows for table in events(out)) == sum(counts.events.values())
     codes = Counter(code for table in events(out) for code in table.column("code").to_pylist())
     assert codes["MEDS_BIRTH"] == counts.subjects == len(cdm.rows("person", "person_id"))
@@ -135,6 +137,50 @@ def test_a_day_without_a_time_counts_as_its_end(load, tmp_path):
         datetime(1950, 2, 4),
         datetime(2024, 3, 1, 23, 59, 59, 999999),
     ]
+
+
+def test_what_no_number_says_is_in_the_text(load, tmp_path):
+    flag = observation("flag", "8867-4", 1, "/min", code={"coding": [{"system": "urn:q", "code": "smoker"}]})
+    del flag["valueQuantity"]
+    below = observation("below", "2345-7", 5, "mg/dL")
+    below["valueQuantity"]["comparator"] = "<"
+    loaded = load(
+        [
+            patient("ada"),
+            flag | {"valueBoolean": True},
+            flag
+            | {"id": "measured", "valueBoolean": False, "category": [{"coding": [{"code": "laboratory"}]}]},
+            below,
+            observation("huge", "2345-7", 1e300, "mg/dL"),
+            observation("plain", "2345-7", 7, "mg/dL"),
+        ]
+    )
+    export_meds(loaded.folder, tmp_path / "out")
+    (table,) = events(tmp_path / "out")
+    values = zip(*(table.column(name).to_pylist() for name in ("numeric_value", "text_value")), strict=True)
+    assert Counter(value for value in values if value != (None, None)) == Counter(
+        [(None, "true"), (None, "false"), (5.0, "<5.0"), (None, "1e+300"), (7.0, None)]
+    )
+
+
+def test_an_open_visit_and_its_open_details_have_no_end(load, tmp_path):
+    start = {"start": "2021-05-02T10:00:00Z"}
+    until = start | {"end": "2021-05-03T10:00:00Z"}
+    loaded = load(
+        [
+            patient("ada"),
+            encounter("open", status="in-progress", period=start),
+            encounter("there", partOf={"reference": "Encounter/open"}, period=start),
+            encounter("left", partOf={"reference": "Encounter/open"}, period=until),
+            encounter("closed", period={"start": "2021-01-02T10:00:00Z", "end": "2021-01-04T10:00:00Z"}),
+            encounter(
+                "inside", partOf={"reference": "Encounter/closed"}, period={"start": "2021-01-02T10:00:00Z"}
+            ),
+        ]
+    )
+    counts = export_meds(loaded.folder, tmp_path / "out").events
+    assert (counts["visit_occurrence"], counts["visit_occurrence_end"]) == (2, 1)
+    assert (counts["visit_detail"], counts["visit_detail_end"]) == (3, 2)
 
 
 def test_the_same_cdm_gives_the_same_bytes_and_replaces_only_an_export(cdm, tmp_path):

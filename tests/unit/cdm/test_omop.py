@@ -1,5 +1,6 @@
 """A hospital's own OMOP as a CDM of ours: the same rows under other ids, the same de-identification, an exact account."""
 
+import gzip
 import json
 
 import duckdb
@@ -243,6 +244,35 @@ def test_what_is_no_omop_is_refused_with_one_fix(take, tmp_path):
     with pytest.raises(DataError, match="no person"):
         take(person=[PERSON, "x,8532,1950,0,0,SECRETWORD"], visit_occurrence=[VISIT, STAY])
     assert not (tmp_path / "cdm").exists()
+
+
+GOOD = "\n".join(
+    [PERSON, *(f"{n},8532,1950,0,0,SECRETWORD-{n * 7919 % 10007}" for n in range(20_000))]
+).encode()
+BROKEN = {
+    "a header of no more than half a block": ("person.csv.gz", gzip.compress(GOOD)[:12]),
+    "a cut-off end": ("person.csv.gz", gzip.compress(GOOD)[:-2000]),
+    "no gzip": ("person.csv.gz", GOOD),
+    "a header in Latin-1": ("person.csv", f"{PERSON},größe\n{ADA},1\n".encode("latin-1")),
+    "a row in Latin-1": ("person.csv", GOOD + "\n20001,8532,195ö,0,0,SECRETWORD\n".encode("latin-1")),
+    "a row that is too short": ("person.csv", GOOD + b"\n20001,8532\n"),
+    "a row that is too long": ("person.csv", GOOD + b"\n20001,8532,1950,0,0,SECRETWORD,1,1\n"),
+    "no Parquet": ("person.parquet", GOOD),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_file_that_cannot_be_read_is_named_and_none_of_its_values(tmp_path, broken):
+    source = write(tmp_path / "source", visit_occurrence=[VISIT, STAY])
+    name, data = BROKEN[broken]
+    (source / name).write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        import_omop(str(source), tmp_path / "cdm", site="house", site_secret=SECRET)
+    assert str(caught.value).startswith(f"the file {name} cannot be read to its end")
+    assert "Fix: export or copy it again" in str(caught.value)
+    assert "SECRETWORD" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_record_is_written(take):

@@ -69,18 +69,39 @@ def test_lines_are_the_same_whatever_the_size_of_a_block(tmp_path, monkeypatch, 
     ]
 
 
-def test_a_json_file_is_one_text_unless_its_first_line_is_a_whole_object(tmp_path):
+def test_a_json_file_is_one_text_unless_a_line_of_it_is_a_whole_resource(tmp_path):
     pretty = b'{\n "a": {\n }\n}\n'
     files = {
         "one.json": pretty,
-        "many.json": b'{"a":1}\n{"b":2}\n',
-        "broken.json": b'{\n "a": \n',
+        "many.json": b'{"resourceType":"A"}\n{"resourceType":"B"}\n',
+        "first line broken.json": b'{"resourceType":"A\n{"resourceType":"B"}\n{"resourceType":"C"}\n',
+        "broken.json": b'{\n "a": [\n {}\n',
         "none.json": b" ",
     }
     write_files(tmp_path, files)
     blocks = {name: read_blocks(tmp_path / name, called=name) for name in files}
     counts = {name: sum(block.num_rows for block in found) for name, found in blocks.items()}
-    assert counts == {"one.json": 1, "many.json": 2, "broken.json": 1, "none.json": 0}
+    assert counts == {
+        "one.json": 1,
+        "many.json": 2,
+        "first line broken.json": 3,
+        "broken.json": 1,
+        "none.json": 0,
+    }
+
+
+@pytest.mark.parametrize("size", range(60, 130))
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_lines_named_json_of_more_than_a_text_may_have_are_all_read(tmp_path, monkeypatch, size, end):
+    monkeypatch.setattr("fedhealth.fhir.files.MAX_TEXT_BYTES", size)
+    data = (
+        b"\n".join(b'{"resourceType":"A","id":"%03d"}' % n for n in range(4)) + end
+    )  # 31 bytes and a line end
+    path = write_files(tmp_path, {"a.json": data}) / "a.json"
+    found = [row for block in drain(read_blocks(path, called="a file"))[0] for row in texts(block)]
+    assert [(line, json.loads(text)["id"]) for line, text in found] == [
+        (n, f"{n - 1:03d}") for n in range(1, 5)
+    ]
 
 
 def test_an_unreadable_file_is_named_in_a_note_alone(tmp_path):
@@ -100,9 +121,27 @@ def test_a_bundle_gives_its_entries_with_full_url_and_line():
     assert [(line, json.loads(t)["id"]) for line, t in texts(block)] == [(4, "ada"), (4, "bo")]
 
 
-@pytest.mark.parametrize("text", ['{"entry":5}', '{"entry":[5]}', "[]", "{", '{"entry":[{"fullUrl":5}]}'])
+@pytest.mark.parametrize("text", ['{"entry":5}', '{"entry":[5}', "[]", "{", '{"entry":[{"fullUrl":}]}'])
 def test_what_is_no_bundle_gives_none(text):
     assert bundle_block(text, line=1) is None
+
+
+@pytest.mark.parametrize(
+    "bad", ["5", "null", '{"fullUrl":7,"resource":{}}', '{"request":null}', '{"response":{"lastModified":1}}']
+)
+def test_a_bad_entry_is_marked_alone_and_keeps_its_text(bad):
+    entries = ('{"resource":{"a":1}}', bad, '{"resource":{"b":2}}')
+    block = bundle_block(f'{{"entry":[{",".join(entries)}]}}', line=4)
+    assert texts(block) == [(4, '{"a":1}'), (4, bad), (4, '{"b":2}')]
+    assert block["state"].to_pylist() == [None, "malformed_entry", None]
+
+
+def test_a_deletion_of_nothing_deletes_nothing():
+    gone = {"request": {"method": "DELETE"}}
+    entries = [gone, {"resource": patient("ada")}, gone, {"resource": patient("bo")}]
+    block = bundle_block(json.dumps({"type": "history", "entry": entries}), line=1)
+    assert block["state"].to_pylist() == ["deleted", None, "deleted", None]
+    assert block["full_url"].to_pylist() == [None] * 4
 
 
 def test_an_empty_bundle_has_no_entries():

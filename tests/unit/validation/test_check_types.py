@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from unit.validation.test_gate import FAULTS, MARK, _change, _reshape, cdm
 
+from fedhealth.errors import ConfigError
 from fedhealth.validation.checks import CHECKS
+from fedhealth.validation.data_docs import PAGES
 from fedhealth.validation.gate import validate_cdm
 
 __all__ = ["cdm"]
@@ -139,6 +141,32 @@ def test_data_docs_hold_no_planted_value_and_nothing_from_elsewhere(cdm: Path, t
     assert [
         word for word in ("<script", "src=", "https://", "url(") if word in text.replace(_ALLOWED, "")
     ] == []
+
+
+def test_data_docs_replace_those_of_an_earlier_run_and_nothing_else(cdm: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    for _ in range(2):
+        validate_cdm(cdm, docs=docs)
+        assert sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.html")) == sorted(PAGES)
+    (docs / "letter.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds something else"):
+        validate_cdm(cdm, docs=docs)
+    assert (docs / "letter.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.glob(".docs.*")] == []
+
+
+@pytest.mark.parametrize(
+    "names", [("tables/mine.html",), ("index.html", "tables/cdm.html"), ("tables/cdm.html",), ("a",)]
+)
+def test_a_folder_of_somebody_elses_pages_is_not_touched(
+    cdm: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_text("mine")
+    with pytest.raises(ConfigError, match="Fix: name an empty or a new folder"):
+        validate_cdm(cdm, docs=tmp_path / "docs")
+    assert {(tmp_path / "docs" / name).read_text() for name in names} == {"mine"}
 
 
 _ALLOWED = "http://hl7.org/fhir/sid/icd-10-cm|"

@@ -8,8 +8,8 @@ from simulator.hospital import ACT, DISPOSITION, ICD10, LOINC, write_files
 
 from fedhealth.errors import ConfigError
 from fedhealth.vocabulary.concepts import MEASUREMENTS, NAMES
-from fedhealth.vocabulary.maps import OMOP_SYSTEM, Coding, Field, best_match, match_coding, shipped_codes
-from fedhealth.vocabulary.site_map import SiteMap, read_site_map
+from fedhealth.vocabulary.maps import Coding, Field, best_match, match_coding, shipped_codes
+from fedhealth.vocabulary.site_map import OMOP_SYSTEM, SiteMap, read_site_map
 
 NONE = SiteMap()
 
@@ -52,6 +52,22 @@ def test_a_sites_map_may_name_the_concept_and_only_a_number_is_one():
     there = site((("urn:x", "1"), (OMOP_SYSTEM, "42")), (("urn:x", "2"), (OMOP_SYSTEM, "forty-two")))
     assert found("urn:x", "1", "procedure", there) == (42, "site")
     assert found("urn:x", "2", "procedure", there) == (0, "none")
+
+
+@pytest.mark.parametrize(
+    ("number", "is_refused"),
+    [("2147483647", False), ("2147483648", True), ("9" * 5000, True), ("²", True), ("x", False)],
+)
+def test_a_number_that_is_no_concept_id_is_refused_with_a_fix(tmp_path, number, is_refused):
+    element = {"code": "A", "target": [{"code": number, "equivalence": "equivalent"}]}
+    group = {"source": "urn:x", "target": OMOP_SYSTEM, "element": [element]}
+    document = json.dumps({"resourceType": "ConceptMap", "group": [group]}).encode()
+    folder = write_files(tmp_path, {"m.json": document})
+    if not is_refused:
+        assert read_site_map(folder).codes
+        return
+    with pytest.raises(ConfigError, match=r"m\.json maps a code to a number .* Fix: name a concept"):
+        read_site_map(folder)
 
 
 @pytest.mark.parametrize(
