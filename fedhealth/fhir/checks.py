@@ -263,4 +263,55 @@ def _of_observation() -> list[Verdict]:
             f"{inside}.system",
             of_components.format(systemless.format("x.valueQuantity")),
         ),
+        *_lost_values(of_components),
     ]
+
+
+OTHER_VALUES = ("String", "Range", "Ratio", "SampledData", "Time", "DateTime", "Period")
+"""The values of an Observation that neither a number, a flag nor a concept can hold."""
+
+
+def _lost_values(of_components: str) -> list[Verdict]:
+    """Values that are there and of which nothing is loaded."""
+    whole, inside = "Observation.value[x]", "Observation.component.value[x]"
+    read = "len(list_filter(component, lambda x: x.{0} IS NOT NULL))"
+    given = "len(list_filter(json_type(text, '{0}{1}'), lambda t: t <> 'NULL'))"
+    plain = " OR ".join(
+        f"{given.format('$.component[*].', name)} > {read.format(name)}"
+        for name in ("valueInteger", "valueBoolean")
+    )
+    unread = (
+        f"{of_components.format(_is_empty('x.'))} AND ({of_components.format(_is_unread('x.'))} OR {plain})"
+    )
+    listed = "len(list_filter(json_type(text, ['$.valueInteger', '$.valueBoolean']), lambda t: t <> 'NULL'))"
+    return [
+        Verdict(
+            "noted",
+            "value_unreadable",
+            whole,
+            f"CASE WHEN {_is_empty('')} THEN {_is_unread('')} OR {listed} > 0 END",
+        ),
+        Verdict("noted", "value_unreadable", inside, f"CASE WHEN len(component) > 0 THEN {unread} END"),
+        Verdict("noted", "value_not_loaded", whole, _has_no_place("")),
+        Verdict("noted", "value_not_loaded", inside, of_components.format(_has_no_place("x."))),
+    ]
+
+
+def _is_empty(of: str) -> str:
+    """SQL for no number, no flag and no concept; ``of`` is the prefix of a component."""
+    number = f"isfinite(coalesce({of}valueQuantity.value, {of}valueInteger))"
+    return (
+        f"({of}valueBoolean IS NULL AND {of}valueCodeableConcept IS NULL AND NOT coalesce({number}, false))"
+    )
+
+
+def _is_unread(of: str) -> str:
+    return f"({_is_empty(of)} AND coalesce({of}valueQuantity IS NOT NULL OR {of}valueInteger IS NOT NULL, false))"
+
+
+def _has_no_place(of: str) -> str:
+    """SQL for a value of another kind, or a concept without a code."""
+    others = " OR ".join(f"{of}value{kind} IS NOT NULL" for kind in OTHER_VALUES)
+    concept = f"{of}valueCodeableConcept"
+    codes = f"list_filter(json_extract({concept}.coding, '$[*].code'), lambda t: t::VARCHAR LIKE '\"_%\"')"
+    return f"({others} OR CASE WHEN {concept} IS NOT NULL THEN coalesce(len({codes}), 0) = 0 END)"

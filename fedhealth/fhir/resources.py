@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from fedhealth.fhir.checks import Verdict, checks
+from fedhealth.fhir.checks import OTHER_VALUES, Verdict, checks
 
 _R4 = """
     Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent
@@ -75,7 +75,7 @@ _VALUES = {
     "valueInteger": "DOUBLE",
     "valueBoolean": "BOOLEAN",
     "valueCodeableConcept": _CONCEPT,
-    "valueString": "VARCHAR",
+    **{f"value{kind}": "JSON" for kind in OTHER_VALUES},
     "referenceRange": [{"low": {"value": "DOUBLE"}, "high": {"value": "DOUBLE"}}],
     "dataAbsentReason": "JSON",
 }
