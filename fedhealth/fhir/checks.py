@@ -52,6 +52,12 @@ _TIMES = {
     "MedicationAdministration": ("effectiveDateTime",),
     "Procedure": ("performedDateTime",),
 }
+_OPTIONAL_DATES = {
+    "Patient": {"deceasedDateTime": "deceasedDateTime"},
+    "Condition": {"abatementDateTime": "abatementDateTime"},
+    "MedicationAdministration": {"effectivePeriod.end": 'effectivePeriod."end"'},
+}
+"""Dates that are loaded if they can be read; the row stands without them."""
 _PERIODS = {
     "Encounter": "period",
     "Condition": "onsetPeriod",
@@ -147,6 +153,15 @@ def _timed(name: str) -> list[Verdict]:
     found = [
         Verdict("noted", "date_format", f"{name}.{field}", _ODD.format(text)) for field, text in texts.items()
     ]
+    found += [
+        Verdict(
+            "noted",
+            "invalid_date",
+            f"{name}.{field}",
+            f"CASE WHEN {text} IS NOT NULL THEN day_of({text}) IS NULL END",
+        )
+        for field, text in _OPTIONAL_DATES.get(name, {}).items()
+    ]
     if name == "Patient":  # a date, never a time
         found.append(Verdict("noted", "date_format", "Patient.birthDate", "length(birthDate) > 10"))
     return [*found, *(_ordered(f"{name}.{period}", period, apart=name == "Encounter") if period else ())]
@@ -158,7 +173,7 @@ _ODD = (
     "CASE WHEN NOT (length({0}) IN (4, 7, 10) OR ({0} LIKE '__________T%Z' AND length({0}) >= 20)) "
     "THEN length({0}) < 20 OR {0}[11] <> 'T' OR ({0}[-1] <> 'Z' AND {0}[-6] NOT IN ('+', '-')) END"
 )
-"""No R4 dateTime: a time needs seconds and an offset. What is no time at all is found where it is needed."""
+"""No R4 dateTime: a time needs seconds and an offset. What is no time is found where it is needed, or as ``invalid_date``."""
 
 
 def _ordered(path: str, period: str, *, apart: bool) -> list[Verdict]:

@@ -113,7 +113,16 @@ FOUND = [
     ("noted invalid_code Patient.gender", patient("p", gender="F")),
     ("noted date_format Patient.birthDate", patient("p", birthDate="1950-03-04T00:00:00Z")),
     *times(patient("p"), "deceasedDateTime"),
+    *(
+        ("noted invalid_date Patient.deceasedDateTime", patient("p", deceasedDateTime=text))
+        for text in ("01.02.2020", "2020-02-30", "9999-12-31", "unknown", "")
+    ),
     *subjects(SICK | GIVEN),
+    ("noted invalid_date Condition.abatementDateTime", SICK | GIVEN | {"abatementDateTime": "01.02.2020"}),
+    (
+        "noted invalid_date MedicationAdministration.effectivePeriod.end",
+        DOSE | {"effectivePeriod": {"start": "2021-05-01", "end": "2021-05-32"}},
+    ),
     *times(SICK, "onsetDateTime"),
     *times(SICK | GIVEN, "abatementDateTime"),
     *times(SICK, "recordedDate"),

@@ -218,9 +218,15 @@ def test_a_death_in_the_disposition_wins_over_the_patients_and_the_difference_is
 
 
 def test_a_death_without_a_date_is_noted_and_gives_no_row(load):
-    loaded = load([patient("ada", deceasedBoolean=True)])
+    dead = [
+        {"deceasedBoolean": True},
+        {"deceasedDateTime": "01.02.2020"},
+        {"deceasedDateTime": "2020-02-30"},
+    ]
+    people = [patient(f"p{n}", **said) for n, said in enumerate([*dead, {"deceasedBoolean": False}, {}])]
+    loaded = load(people)
     assert loaded.rows("death") == []
-    assert loaded.account.notes["death_without_date"] == 1
+    assert loaded.account.notes["death_without_date"] == len(dead)
 
 
 def test_a_medication_is_read_through_its_reference_and_from_inside(load):
