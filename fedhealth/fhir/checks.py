@@ -249,6 +249,7 @@ def _of_observation() -> list[Verdict]:
         f"CASE WHEN len(component) > 0 THEN CASE WHEN {_VALUED} THEN "
         f"list_has_any({codes}, flatten(list_transform(component, lambda x: {_CODES.format('x.code.coding')}))) END END"
     )
+    codeless = "coalesce(NOT contains(x.code.coding::VARCHAR, '\"code\"'), true)"
     empty = (
         "x.dataAbsentReason IS NOT NULL AND (x.valueQuantity IS NOT NULL OR x.valueInteger IS NOT NULL "
         "OR x.valueBoolean IS NOT NULL OR x.valueCodeableConcept IS NOT NULL OR x.valueString IS NOT NULL)"
@@ -278,6 +279,7 @@ def _of_observation() -> list[Verdict]:
             f"{inside}.system",
             of_components.format(systemless.format("x.valueQuantity")),
         ),
+        Verdict("noted", "missing_code", "Observation.component.code", of_components.format(codeless)),
         *_lost_values(of_components),
     ]
 

@@ -175,6 +175,17 @@ FOUND = [
         (f"noted {reason} Observation.component.value[x]", BARE | part(**value))
         for reason, value in LOST_VALUES
     ),
+    *(
+        ("noted missing_code Observation.component.code", BARE | {"component": [{"code": code} | quantity()]})
+        for code in (
+            {"text": "systolic"},
+            {},
+            None,
+            {"coding": []},
+            {"coding": [{"display": "systolic"}]},
+            "systolic",
+        )
+    ),
     *subjects(ORDER),
     *times(ORDER, "authoredOn"),
     ("quarantined invalid_code MedicationRequest.intent", ORDER | {"intent": "wish"}),

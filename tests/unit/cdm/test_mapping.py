@@ -217,6 +217,15 @@ def test_a_death_in_the_disposition_wins_over_the_patients_and_the_difference_is
     assert loaded.account.notes["death_disagrees"] == 1
 
 
+def test_a_component_without_a_code_is_counted_and_the_others_are_rows(load):
+    said = {"valueQuantity": {"value": 80, "unit": "mm[Hg]"}}
+    parts = [{"code": {"text": "systolic"}} | said, {"code": coded(LOINC, "8462-4")} | said]
+    loaded = load([patient("ada"), observation("o", "85354-9", component=parts)])
+    assert loaded.column("measurement", "measurement_source_value") == [f"{LOINC}|8462-4"]
+    found = [(each.reason, each.path, each.n) for each in loaded.account.findings]
+    assert found == [("missing_code", "Observation.component.code", 1)]
+
+
 def test_a_death_without_a_date_is_noted_and_gives_no_row(load):
     dead = [
         {"deceasedBoolean": True},
