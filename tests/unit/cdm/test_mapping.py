@@ -217,6 +217,24 @@ def test_a_death_in_the_disposition_wins_over_the_patients_and_the_difference_is
     assert loaded.account.notes["death_disagrees"] == 1
 
 
+@pytest.mark.parametrize(
+    "beside", [{"display": None}, {"userSelected": None}, {"display": None, "userSelected": True}]
+)
+def test_a_null_in_a_coding_counts_as_absent(load, beside):
+    pulse = {"system": LOINC, "code": "8867-4"} | beside
+    stay = encounter("e", **{"class": {"system": ACT, "code": "IMP", "display": None}})
+    loaded = load([patient("ada"), stay, observation("o", "", 60, "/min", code={"coding": [pulse]})])
+    assert loaded.one("measurement", "measurement_source_value", "value_as_number") == (f"{LOINC}|8867-4", 60)
+    assert loaded.column("visit_occurrence", "visit_source_value") == [f"{ACT}|IMP"]
+
+
+@pytest.mark.parametrize("bad", [None, 5, "x", [], {"code": 5}, {"system": [], "code": "a"}, {"display": {}}])
+def test_a_malformed_coding_loses_itself_alone(load, bad):
+    codings = [bad, {"system": LOINC, "code": "8867-4"}]
+    loaded = load([patient("ada"), observation("o", "", 60, "/min", code={"coding": codings})])
+    assert loaded.column("measurement", "measurement_source_value") == [f"{LOINC}|8867-4"]
+
+
 def test_a_component_without_a_code_is_counted_and_the_others_are_rows(load):
     said = {"valueQuantity": {"value": 80, "unit": "mm[Hg]"}}
     parts = [{"code": {"text": "systolic"}} | said, {"code": coded(LOINC, "8462-4")} | said]
