@@ -33,6 +33,12 @@ INTENTS = (
 VERIFICATIONS = ("unconfirmed", "provisional", "differential", "confirmed", "refuted", "entered-in-error")
 CLINICAL = ("active", "recurrence", "relapse", "inactive", "remission", "resolved")
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem/"
+_BOUND = {
+    "verificationStatus": ("condition-ver-status", VERIFICATIONS),
+    "clinicalStatus": ("condition-clinical", CLINICAL),
+}
+"""The system and codes of the bound concepts of a Condition."""
+_CODES = 'from_json({}, \'[{{"system":"VARCHAR","code":"VARCHAR"}}]\')'
 
 SUBJECTS = {
     "Encounter": ("Patient", "Group"),
@@ -107,18 +113,29 @@ def _coded(name: str) -> list[Verdict]:
     return found
 
 
+def _of_system(field: str, system: str) -> str:
+    """SQL for the first code of one of HL7's systems in a concept, wherever it stands."""
+    codings = _CODES.format(f"json_extract({field}, '$.coding')")
+    return f"list_filter({codings}, lambda c: c.system = '{_TERMINOLOGY}{system}')[1].code"
+
+
+def bound_code(field: str) -> str:
+    """SQL for the code of a bound concept of a Condition: of its bound system, else the first that is one of its codes."""
+    system, codes = _BOUND[field]
+    codings = _CODES.format(f"json_extract({field}, '$.coding')")
+    other = f"list_filter({codings}, lambda c: c.code IN ({_listed(codes)}))[1].code"
+    return f"CASE WHEN {field} IS NOT NULL THEN coalesce({_of_system(field, system)}, {other}) END"
+
+
 def _condition_codes() -> list[Verdict]:
     """Of the two bound concepts: an unknown code of the bound system, or no coding of it at all."""
     found = []
-    decisions: dict[str, tuple[str, tuple[str, ...], Decision]] = {
-        "verificationStatus": ("condition-ver-status", VERIFICATIONS, "quarantined"),
-        "clinicalStatus": ("condition-clinical", CLINICAL, "noted"),
-    }
-    for field, (system, codes, decision) in decisions.items():
-        bound = f"json_extract_string({field}, '$.coding[0].system') = '{_TERMINOLOGY}{system}'"
-        code = f"json_extract_string({field}, '$.coding[0].code')"
+    decisions: dict[str, Decision] = {"verificationStatus": "quarantined", "clinicalStatus": "noted"}
+    for field, decision in decisions.items():
+        system, codes = _BOUND[field]
         path = f"Condition.{field}.coding"
-        wrong = f"CASE WHEN {field} IS NOT NULL THEN {bound} AND {code} NOT IN ({_listed(codes)}) END"
+        bound = _of_system(field, system)
+        wrong = f"CASE WHEN {field} IS NOT NULL THEN {bound} NOT IN ({_listed(codes)}) END"
         found.append(Verdict(decision, "invalid_code", f"{path}.code", wrong))
         strange = (
             f"CASE WHEN {field} IS NOT NULL THEN NOT contains({field}::VARCHAR, '{_TERMINOLOGY}{system}') END"
@@ -200,7 +217,6 @@ _VALUED = (
     "valueQuantity IS NOT NULL OR valueInteger IS NOT NULL OR valueBoolean IS NOT NULL "
     "OR valueCodeableConcept IS NOT NULL OR valueString IS NOT NULL"
 )
-_CODES = 'from_json({}, \'[{{"system":"VARCHAR","code":"VARCHAR"}}]\')'
 
 
 STU3_READ = {"Observation": "context", "Encounter": "reason"}
@@ -226,7 +242,7 @@ def _invariants(name: str) -> list[Verdict]:
 
 
 def _of_condition() -> list[Verdict]:
-    clinical = "json_extract_string(clinicalStatus, '$.coding[0].code')"
+    clinical = bound_code("clinicalStatus")
     abated = (
         f"CASE WHEN abatementDateTime IS NOT NULL THEN {clinical} IN ('active', 'recurrence', 'relapse') END"
     )

@@ -309,6 +309,9 @@ def statuses():
         for system in (VERIFICATION, "urn:house"):
             verified = {"verificationStatus": coded(system, code)}
             yield event("Condition", "x", recordedDate="2021-05-02", code=coded(ICD10, "E11.9"), **verified)
+            both = [{"system": "urn:house", "code": "X"}, {"system": system, "code": code}]
+            verified = {"verificationStatus": {"coding": both}}
+            yield event("Condition", "x", recordedDate="2021-05-02", code=coded(ICD10, "E11.9"), **verified)
 
 
 def subjects():

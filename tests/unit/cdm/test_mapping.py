@@ -7,9 +7,11 @@ import yaml
 from simulator.hospital import (
     ACT,
     DISPOSITION,
+    ICD10,
     LOINC,
     SNOMED,
     UCUM,
+    VERIFICATION,
     bundle,
     coded,
     encounter,
@@ -18,6 +20,8 @@ from simulator.hospital import (
     observation,
     patient,
 )
+
+from fedhealth.vocabulary.concepts import CONDITION_REFUTED
 
 LAB = "urn:house:lab"
 
@@ -233,6 +237,31 @@ def test_a_malformed_coding_loses_itself_alone(load, bad):
     codings = [bad, {"system": LOINC, "code": "8867-4"}]
     loaded = load([patient("ada"), observation("o", "", 60, "/min", code={"coding": codings})])
     assert loaded.column("measurement", "measurement_source_value") == [f"{LOINC}|8867-4"]
+
+
+@pytest.mark.parametrize(
+    "first", [{"system": "urn:house", "code": "X"}, {"code": "confirmed"}, {"text": "?"}]
+)
+def test_a_verification_status_is_read_from_its_bound_system_wherever_it_stands(load, first):
+    def sick(name, *codings):
+        status = {"coding": [first, *codings]}
+        return event(
+            "Condition", name, recordedDate="2021", code=coded(ICD10, "E11.9"), verificationStatus=status
+        )
+
+    error, refuted, bogus = (
+        {"system": VERIFICATION, "code": code} for code in ("entered-in-error", "refuted", "sure")
+    )
+    people = [patient("ada"), sick("e", error), sick("r", refuted), sick("b", bogus)]
+    loaded = load(people)
+    assert loaded.reasons("Condition") == {"excluded:entered_in_error": 1, "quarantined:invalid_code": 1}
+    assert loaded.column("condition_occurrence", "condition_status_concept_id") == [CONDITION_REFUTED]
+
+
+def test_a_verification_status_without_its_system_is_read_from_any_known_code(load):
+    status = {"coding": [{"code": "X"}, {"code": "entered-in-error"}]}
+    sick = event("Condition", "c", recordedDate="2021", code=coded(ICD10, "E11.9"), verificationStatus=status)
+    assert load([patient("ada"), sick]).reasons("Condition") == {"excluded:entered_in_error": 1}
 
 
 def test_a_component_without_a_code_is_counted_and_the_others_are_rows(load):
