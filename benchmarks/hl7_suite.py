@@ -37,7 +37,14 @@ NEEDED_BY_OMOP = frozenset(
             "missing_time",
             "missing_code",
         ),
-        *("other_organization", "dangling_part_of", "part_of_cycle", "unit", "unit_missing"),
+        *(
+            "other_organization",
+            "dangling_part_of",
+            "part_of_cycle",
+            "unit",
+            "unit_missing",
+            "value_not_loaded",
+        ),
     )
 )
 COMPANION = {"resourceType": "Patient", "id": "companion-of-the-suite", "birthDate": "1950-01-01"}

@@ -112,8 +112,8 @@ def account_run(
     notes = {
         "time_is_date_only": "SELECT coalesce(sum(n), 0) FROM all_tally WHERE what = 'note' AND name = 'time_is_date_only'",
         "death_disagrees": "SELECT count(*) FROM out_death WHERE disagrees",
-        "death_without_date": "SELECT count(*) FROM patient WHERE deceasedBoolean AND person_id NOT IN "
-        "(SELECT person_id FROM out_death)",
+        "death_without_date": "SELECT count(*) FROM patient "
+        "WHERE (deceasedBoolean OR deceasedDateTime IS NOT NULL) AND person_id NOT IN (SELECT person_id FROM out_death)",
         "open_encounter": "SELECT count(*) FROM visit WHERE is_open",
         "encounter_refused": "SELECT coalesce(sum(n), 0) FROM all_tally WHERE what = 'refused'",
     }

@@ -18,33 +18,44 @@ from fedhealth.vocabulary.units import convert, plausible_units, site_unit, ucum
 
 
 class _Coding(msgspec.Struct):
-    system: str = ""
-    code: str = ""
-    display: str = ""
-    userSelected: bool = False
+    system: str | None = None
+    code: str | None = None
+    display: str | None = None
+    userSelected: bool | None = None
 
 
-_LIST = msgspec.json.Decoder(list[_Coding])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE = msgspec.json.Decoder(_Coding)
 
 
 def parse_codings(text: str, *, default_system: str = "") -> list[Coding]:
-    """The codings in a JSON list, or in one JSON object; nothing when it is malformed."""
+    """The codings in a JSON list, or in one JSON object, without those that are malformed."""
     try:
-        found = _LIST.decode(text) if text.lstrip().startswith("[") else [_ONE.decode(text)]
+        each = _LIST.decode(text) if text.lstrip().startswith("[") else [text]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
     return [
         Coding(
-            _printable(c.system) or default_system, _printable(c.code), _printable(c.display), c.userSelected
+            _printable(c.system) or default_system,
+            _printable(c.code),
+            _printable(c.display),
+            bool(c.userSelected),
         )
-        for c in found
+        for c in map(_read, each)
+        if c is not None
     ]
 
 
-def _printable(text: str) -> str:
+def _read(text: str | msgspec.Raw) -> _Coding | None:
+    try:
+        return _ONE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _printable(text: str | None) -> str:
     """Without NUL, which JSON can hold and which separates what is counted."""
-    return text.replace("\0", "")
+    return (text or "").replace("\0", "")
 
 
 def match_codings(

@@ -1,9 +1,9 @@
 """Which source codes and units stay in the CDM, and what stands for the others.
 
 A source value stays if it is plain on its face (``plain_codes``), or if it looks like a code and at least ``MIN_CELL``
-patients of the site carry it. What else there is becomes ``system|other``, ``|other`` if even the system could tell
-something, and ``other`` for a unit. Numbers and booleans are no source codes. What has no concept stays as it came in
-``private/unmapped.parquet``.
+patients of the site carry it, with its system or without one. What else there is becomes ``system|other``, ``|other``
+if even the system could tell something, and ``other`` for a unit. Numbers and booleans are no source codes. What has
+no concept stays as it came in ``private/unmapped.parquet``.
 """
 
 from collections.abc import Callable, Iterable
@@ -120,7 +120,8 @@ def _show_codes(
             if column in _VALUES or not (looks_like_code(value) and codes.enough(value)):
                 shown[value] = OTHER
             continue
-        stays = is_plain_system(system, site_map) or (looks_like_system(system) and systems.enough(system))
+        stays = not system or is_plain_system(system, site_map)  # no system tells nothing
+        stays = stays or (looks_like_system(system) and systems.enough(system))
         if stays and (
             is_plain_code(system, code, site_map) or (looks_like_code(code) and codes.enough(value))
         ):

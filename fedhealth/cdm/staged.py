@@ -7,6 +7,7 @@ events keep the columns below, narrow and flat, as there are so many. Of these `
 texts on many rows: a keyed number stands for them, and the tables ``refs`` and ``quantities`` say which.
 """
 
+from fedhealth.fhir.checks import bound_code
 from fedhealth.fhir.resources import FOREIGN, SHAPES
 
 _PERIOD = 'coalesce({0}Period."end", {0}Period.start)'
@@ -89,7 +90,7 @@ _EVENT_COLUMNS: dict[str, dict[str, str]] = {
     "Condition": {
         **_OF,
         "code": "code.coding",
-        "verification": "json_extract_string(verificationStatus, '$.coding[0].code')",
+        "verification": bound_code("verificationStatus"),
         "abated": "day_of(abatementDateTime)",
     },
     "Procedure": {**_OF, "code": "code.coding"},

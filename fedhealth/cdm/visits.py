@@ -251,4 +251,4 @@ SELECT person_id, coalesce(l.day, day_of(text)) AS death_date,
        abs(date_diff('day', l.day, day_of(text))) > 1 AS disagrees
 FROM stated LEFT JOIN left_dead l USING (person_id) WHERE day_of(text) IS NOT NULL OR l.day IS NOT NULL
 """
-"""Rule order: a discharge as expired, then Patient.deceasedDateTime; deceasedBoolean alone has no date."""
+"""Rule order: a discharge as expired, then Patient.deceasedDateTime; a flag alone, or a text that is no date, gives none."""

@@ -33,6 +33,12 @@ INTENTS = (
 VERIFICATIONS = ("unconfirmed", "provisional", "differential", "confirmed", "refuted", "entered-in-error")
 CLINICAL = ("active", "recurrence", "relapse", "inactive", "remission", "resolved")
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem/"
+_BOUND = {
+    "verificationStatus": ("condition-ver-status", VERIFICATIONS),
+    "clinicalStatus": ("condition-clinical", CLINICAL),
+}
+"""The system and codes of the bound concepts of a Condition."""
+_CODES = 'from_json({}, \'[{{"system":"VARCHAR","code":"VARCHAR"}}]\')'
 
 SUBJECTS = {
     "Encounter": ("Patient", "Group"),
@@ -52,6 +58,12 @@ _TIMES = {
     "MedicationAdministration": ("effectiveDateTime",),
     "Procedure": ("performedDateTime",),
 }
+_OPTIONAL_DATES = {
+    "Patient": {"deceasedDateTime": "deceasedDateTime"},
+    "Condition": {"abatementDateTime": "abatementDateTime"},
+    "MedicationAdministration": {"effectivePeriod.end": 'effectivePeriod."end"'},
+}
+"""Dates that are loaded if they can be read; the row stands without them."""
 _PERIODS = {
     "Encounter": "period",
     "Condition": "onsetPeriod",
@@ -101,18 +113,29 @@ def _coded(name: str) -> list[Verdict]:
     return found
 
 
+def _of_system(field: str, system: str) -> str:
+    """SQL for the first code of one of HL7's systems in a concept, wherever it stands."""
+    codings = _CODES.format(f"json_extract({field}, '$.coding')")
+    return f"list_filter({codings}, lambda c: c.system = '{_TERMINOLOGY}{system}')[1].code"
+
+
+def bound_code(field: str) -> str:
+    """SQL for the code of a bound concept of a Condition: of its bound system, else the first that is one of its codes."""
+    system, codes = _BOUND[field]
+    codings = _CODES.format(f"json_extract({field}, '$.coding')")
+    other = f"list_filter({codings}, lambda c: c.code IN ({_listed(codes)}))[1].code"
+    return f"CASE WHEN {field} IS NOT NULL THEN coalesce({_of_system(field, system)}, {other}) END"
+
+
 def _condition_codes() -> list[Verdict]:
     """Of the two bound concepts: an unknown code of the bound system, or no coding of it at all."""
     found = []
-    decisions: dict[str, tuple[str, tuple[str, ...], Decision]] = {
-        "verificationStatus": ("condition-ver-status", VERIFICATIONS, "quarantined"),
-        "clinicalStatus": ("condition-clinical", CLINICAL, "noted"),
-    }
-    for field, (system, codes, decision) in decisions.items():
-        bound = f"json_extract_string({field}, '$.coding[0].system') = '{_TERMINOLOGY}{system}'"
-        code = f"json_extract_string({field}, '$.coding[0].code')"
+    decisions: dict[str, Decision] = {"verificationStatus": "quarantined", "clinicalStatus": "noted"}
+    for field, decision in decisions.items():
+        system, codes = _BOUND[field]
         path = f"Condition.{field}.coding"
-        wrong = f"CASE WHEN {field} IS NOT NULL THEN {bound} AND {code} NOT IN ({_listed(codes)}) END"
+        bound = _of_system(field, system)
+        wrong = f"CASE WHEN {field} IS NOT NULL THEN {bound} NOT IN ({_listed(codes)}) END"
         found.append(Verdict(decision, "invalid_code", f"{path}.code", wrong))
         strange = (
             f"CASE WHEN {field} IS NOT NULL THEN NOT contains({field}::VARCHAR, '{_TERMINOLOGY}{system}') END"
@@ -147,6 +170,15 @@ def _timed(name: str) -> list[Verdict]:
     found = [
         Verdict("noted", "date_format", f"{name}.{field}", _ODD.format(text)) for field, text in texts.items()
     ]
+    found += [
+        Verdict(
+            "noted",
+            "invalid_date",
+            f"{name}.{field}",
+            f"CASE WHEN {text} IS NOT NULL THEN day_of({text}) IS NULL END",
+        )
+        for field, text in _OPTIONAL_DATES.get(name, {}).items()
+    ]
     if name == "Patient":  # a date, never a time
         found.append(Verdict("noted", "date_format", "Patient.birthDate", "length(birthDate) > 10"))
     return [*found, *(_ordered(f"{name}.{period}", period, apart=name == "Encounter") if period else ())]
@@ -158,7 +190,7 @@ _ODD = (
     "CASE WHEN NOT (length({0}) IN (4, 7, 10) OR ({0} LIKE '__________T%Z' AND length({0}) >= 20)) "
     "THEN length({0}) < 20 OR {0}[11] <> 'T' OR ({0}[-1] <> 'Z' AND {0}[-6] NOT IN ('+', '-')) END"
 )
-"""No R4 dateTime: a time needs seconds and an offset. What is no time at all is found where it is needed."""
+"""No R4 dateTime: a time needs seconds and an offset. What is no time is found where it is needed, or as ``invalid_date``."""
 
 
 def _ordered(path: str, period: str, *, apart: bool) -> list[Verdict]:
@@ -185,7 +217,6 @@ _VALUED = (
     "valueQuantity IS NOT NULL OR valueInteger IS NOT NULL OR valueBoolean IS NOT NULL "
     "OR valueCodeableConcept IS NOT NULL OR valueString IS NOT NULL"
 )
-_CODES = 'from_json({}, \'[{{"system":"VARCHAR","code":"VARCHAR"}}]\')'
 
 
 STU3_READ = {"Observation": "context", "Encounter": "reason"}
@@ -211,7 +242,7 @@ def _invariants(name: str) -> list[Verdict]:
 
 
 def _of_condition() -> list[Verdict]:
-    clinical = "json_extract_string(clinicalStatus, '$.coding[0].code')"
+    clinical = bound_code("clinicalStatus")
     abated = (
         f"CASE WHEN abatementDateTime IS NOT NULL THEN {clinical} IN ('active', 'recurrence', 'relapse') END"
     )
@@ -234,6 +265,7 @@ def _of_observation() -> list[Verdict]:
         f"CASE WHEN len(component) > 0 THEN CASE WHEN {_VALUED} THEN "
         f"list_has_any({codes}, flatten(list_transform(component, lambda x: {_CODES.format('x.code.coding')}))) END END"
     )
+    codeless = "coalesce(NOT contains(x.code.coding::VARCHAR, '\"code\"'), true)"
     empty = (
         "x.dataAbsentReason IS NOT NULL AND (x.valueQuantity IS NOT NULL OR x.valueInteger IS NOT NULL "
         "OR x.valueBoolean IS NOT NULL OR x.valueCodeableConcept IS NOT NULL OR x.valueString IS NOT NULL)"
@@ -263,4 +295,56 @@ def _of_observation() -> list[Verdict]:
             f"{inside}.system",
             of_components.format(systemless.format("x.valueQuantity")),
         ),
+        Verdict("noted", "missing_code", "Observation.component.code", of_components.format(codeless)),
+        *_lost_values(of_components),
     ]
+
+
+OTHER_VALUES = ("String", "Range", "Ratio", "SampledData", "Time", "DateTime", "Period")
+"""The values of an Observation that neither a number, a flag nor a concept can hold."""
+
+
+def _lost_values(of_components: str) -> list[Verdict]:
+    """Values that are there and of which nothing is loaded."""
+    whole, inside = "Observation.value[x]", "Observation.component.value[x]"
+    read = "len(list_filter(component, lambda x: x.{0} IS NOT NULL))"
+    given = "len(list_filter(json_type(text, '{0}{1}'), lambda t: t <> 'NULL'))"
+    plain = " OR ".join(
+        f"{given.format('$.component[*].', name)} > {read.format(name)}"
+        for name in ("valueInteger", "valueBoolean")
+    )
+    unread = (
+        f"{of_components.format(_is_empty('x.'))} AND ({of_components.format(_is_unread('x.'))} OR {plain})"
+    )
+    listed = "len(list_filter(json_type(text, ['$.valueInteger', '$.valueBoolean']), lambda t: t <> 'NULL'))"
+    return [
+        Verdict(
+            "noted",
+            "value_unreadable",
+            whole,
+            f"CASE WHEN {_is_empty('')} THEN {_is_unread('')} OR {listed} > 0 END",
+        ),
+        Verdict("noted", "value_unreadable", inside, f"CASE WHEN len(component) > 0 THEN {unread} END"),
+        Verdict("noted", "value_not_loaded", whole, _has_no_place("")),
+        Verdict("noted", "value_not_loaded", inside, of_components.format(_has_no_place("x."))),
+    ]
+
+
+def _is_empty(of: str) -> str:
+    """SQL for no number, no flag and no concept; ``of`` is the prefix of a component."""
+    number = f"isfinite(coalesce({of}valueQuantity.value, {of}valueInteger))"
+    return (
+        f"({of}valueBoolean IS NULL AND {of}valueCodeableConcept IS NULL AND NOT coalesce({number}, false))"
+    )
+
+
+def _is_unread(of: str) -> str:
+    return f"({_is_empty(of)} AND coalesce({of}valueQuantity IS NOT NULL OR {of}valueInteger IS NOT NULL, false))"
+
+
+def _has_no_place(of: str) -> str:
+    """SQL for a value of another kind, or a concept without a code."""
+    others = " OR ".join(f"{of}value{kind} IS NOT NULL" for kind in OTHER_VALUES)
+    concept = f"{of}valueCodeableConcept"
+    codes = f"list_filter(json_extract({concept}.coding, '$[*].code'), lambda t: t::VARCHAR LIKE '\"_%\"')"
+    return f"({others} OR CASE WHEN {concept} IS NOT NULL THEN coalesce(len({codes}), 0) = 0 END)"

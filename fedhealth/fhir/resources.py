@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from fedhealth.fhir.checks import Verdict, checks
+from fedhealth.fhir.checks import OTHER_VALUES, Verdict, bound_code, checks
 
 _R4 = """
     Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent
@@ -75,7 +75,7 @@ _VALUES = {
     "valueInteger": "DOUBLE",
     "valueBoolean": "BOOLEAN",
     "valueCodeableConcept": _CONCEPT,
-    "valueString": "VARCHAR",
+    **{f"value{kind}": "JSON" for kind in OTHER_VALUES},
     "referenceRange": [{"low": {"value": "DOUBLE"}, "high": {"value": "DOUBLE"}}],
     "dataAbsentReason": "JSON",
 }
@@ -229,7 +229,7 @@ SHAPES: dict[str, ResourceShape] = {
         (),
         (
             (
-                "json_extract_string(verificationStatus, '$.coding[0].code') = 'entered-in-error'",
+                f"{bound_code('verificationStatus')} = 'entered-in-error'",
                 "entered_in_error",
             ),
         ),

@@ -269,6 +269,9 @@ def values():
         yield observation("x", "8867-4", **of)
         yield observation("x", "", 5, "1", code={"text": "no code"}, **of)
         yield observation("x", "", 5, "1", code={"coding": [{"system": LOINC}]}, **of)
+    nulls = {"system": LOINC, "code": "8867-4", "display": None, "userSelected": None}
+    yield observation("x", "", 60, "/min", code={"coding": [nulls]})
+    yield observation("x", "", 60, "/min", code={"coding": [{"system": None, "code": "local"}]})
     yield observation("x", "8867-4", 60, "/min", dataAbsentReason=coded("urn:x", "unknown"))
     yield observation("x", "85354-9", component=[part | {"dataAbsentReason": coded("urn:x", "unknown")}])
     yield observation("x", "8867-4", valueQuantity={"value": 60, "comparator": "~"})
@@ -305,6 +308,9 @@ def statuses():
     for code in ("confirmed", "refuted", "provisional", "entered-in-error", "bogus"):
         for system in (VERIFICATION, "urn:house"):
             verified = {"verificationStatus": coded(system, code)}
+            yield event("Condition", "x", recordedDate="2021-05-02", code=coded(ICD10, "E11.9"), **verified)
+            both = [{"system": "urn:house", "code": "X"}, {"system": system, "code": code}]
+            verified = {"verificationStatus": {"coding": both}}
             yield event("Condition", "x", recordedDate="2021-05-02", code=coded(ICD10, "E11.9"), **verified)
 
 

@@ -1,6 +1,6 @@
 """Events as rows: condition_occurrence, procedure_occurrence, drug_exposure."""
 
-from reference.resources import first, reference_of
+from reference.resources import first, reference_of, verification
 from reference.visits import EHR
 
 PRESCRIPTION, ADMINISTRATION = 32838, 32818
@@ -17,7 +17,7 @@ STATUS = {
 def condition_row(event, codes, clock):
     resource = event.resource
     match = codes.match("condition", resource.get("code", {}).get("coding"))
-    verified = first(resource.get("verificationStatus", {}).get("coding")).get("code")
+    verified = verification(resource)
     return {
         "condition_occurrence_id": event.key,
         "person_id": event.person,

@@ -63,7 +63,7 @@ class Codes:
         for coding in codings or []:
             if not coding.get("code"):
                 continue
-            match = self._one(field, coding.get("system", ""), coding["code"])
+            match = self._one(field, coding.get("system") or "", coding["code"])
             is_chosen = coding.get("userSelected", False)
             rank = (match.concept_id == 0, not is_chosen, match.standard[0] not in STANDARD)
             if best is None or rank < best_rank:

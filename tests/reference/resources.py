@@ -151,10 +151,18 @@ def verdicts(kind, resource, clock):
         yield from _observation(resource)
 
 
+def verification(resource):
+    """The verification status: the code of HL7's system, else the first that is one of its codes."""
+    codings = resource.get("verificationStatus", {}).get("coding", [])
+    bound = [coding.get("code") for coding in codings if coding.get("system") == VERIFICATION_SYSTEM]
+    known = [coding.get("code") for coding in codings if coding.get("code") in VERIFICATIONS.split()]
+    return next((code for code in (*bound[:1], *known) if code is not None), None)
+
+
 def _says_it_did_not_happen(kind, resource):
     status = resource.get("status")
     if kind == "Condition":
-        status = first(resource.get("verificationStatus", {}).get("coding")).get("code")
+        status = verification(resource)
     if status == "entered-in-error":
         yield "excluded", "entered_in_error"
     if status == "cancelled" and kind in ("Encounter", "Observation", "MedicationRequest"):
@@ -178,11 +186,9 @@ def _codes(kind, resource):
     if kind == "MedicationRequest" and resource.get("intent", "order") not in INTENTS.split():
         yield "quarantined", "invalid_code"
     if kind == "Condition":
-        verified = first(resource.get("verificationStatus", {}).get("coding"))
-        if verified.get("system") == VERIFICATION_SYSTEM:
-            code = verified.get("code")
-            if code is not None and code not in VERIFICATIONS.split():
-                yield "quarantined", "invalid_code"
+        code = verification(resource)
+        if code is not None and code not in VERIFICATIONS.split():
+            yield "quarantined", "invalid_code"
 
 
 def _subject(kind, text):

@@ -92,7 +92,7 @@ def _replace(rows, column, show):
 
 def _show_code(value, people, codes):
     system, code = value.split("|", 1)
-    if _is_known_system(system, codes):
+    if not system or _is_known_system(system, codes):
         is_shown_system = True
     else:
         of_system = set().union(*(who for other, who in people.items() if other.split("|")[0] == system))

@@ -84,6 +84,25 @@ def subjects(resource):
     ]
 
 
+LOST_VALUES = [
+    *(("value_unreadable", quantity(value=value)) for value in ("5,4", float("nan"), None, {})),
+    *(("value_unreadable", {"valueQuantity": value}) for value in (5.4, "5.4", [])),
+    ("value_unreadable", {"valueInteger": "many"}),
+    ("value_unreadable", {"valueBoolean": "perhaps"}),
+    ("value_not_loaded", {"valueString": "5.4"}),
+    ("value_not_loaded", {"valueRange": {"low": {"value": 4}}}),
+    ("value_not_loaded", {"valueRatio": {"numerator": {"value": 1}}}),
+    ("value_not_loaded", {"valueSampledData": {"data": "1 2"}}),
+    ("value_not_loaded", {"valueTime": "10:00:00"}),
+    ("value_not_loaded", {"valueDateTime": "2021"}),
+    ("value_not_loaded", {"valuePeriod": {"start": "2021"}}),
+    *(
+        ("value_not_loaded", {"valueCodeableConcept": value})
+        for value in ({"text": "high"}, {"coding": [{}]}, "x")
+    ),
+]
+
+
 FOUND = [
     ("noted stu3_mapped Observation.context", PULSE | {"context": {"reference": "Encounter/stay"}}),
     ("noted stu3_mapped Encounter.reason", encounter("e", reason=[coded("urn:x", "1")])),
@@ -94,7 +113,16 @@ FOUND = [
     ("noted invalid_code Patient.gender", patient("p", gender="F")),
     ("noted date_format Patient.birthDate", patient("p", birthDate="1950-03-04T00:00:00Z")),
     *times(patient("p"), "deceasedDateTime"),
+    *(
+        ("noted invalid_date Patient.deceasedDateTime", patient("p", deceasedDateTime=text))
+        for text in ("01.02.2020", "2020-02-30", "9999-12-31", "unknown", "")
+    ),
     *subjects(SICK | GIVEN),
+    ("noted invalid_date Condition.abatementDateTime", SICK | GIVEN | {"abatementDateTime": "01.02.2020"}),
+    (
+        "noted invalid_date MedicationAdministration.effectivePeriod.end",
+        DOSE | {"effectivePeriod": {"start": "2021-05-01", "end": "2021-05-32"}},
+    ),
     *times(SICK, "onsetDateTime"),
     *times(SICK | GIVEN, "abatementDateTime"),
     *times(SICK, "recordedDate"),
@@ -142,6 +170,22 @@ FOUND = [
         "noted component_repeats_code Observation.component.code",
         PULSE | {"component": [{"code": PULSE["code"] | {"text": "again"}}]},
     ),
+    *((f"noted {reason} Observation.value[x]", BARE | value) for reason, value in LOST_VALUES),
+    *(
+        (f"noted {reason} Observation.component.value[x]", BARE | part(**value))
+        for reason, value in LOST_VALUES
+    ),
+    *(
+        ("noted missing_code Observation.component.code", BARE | {"component": [{"code": code} | quantity()]})
+        for code in (
+            {"text": "systolic"},
+            {},
+            None,
+            {"coding": []},
+            {"coding": [{"display": "systolic"}]},
+            "systolic",
+        )
+    ),
     *subjects(ORDER),
     *times(ORDER, "authoredOn"),
     ("quarantined invalid_code MedicationRequest.intent", ORDER | {"intent": "wish"}),
@@ -184,6 +228,18 @@ VALID = [
         }
     },
     PULSE | {"component": [{"code": coded("urn:x", "1")}]},
+    *(
+        holder
+        for value in (
+            quantity(value=0),
+            {"valueInteger": 0},
+            {"valueBoolean": False},
+            {"valueCodeableConcept": coded("urn:x", "1")},
+            {"valueQuantity": None},
+            {"valueString": None},
+        )
+        for holder in (observation("p", "99999-9") | value, BARE | part(**value))
+    ),
 ]
 
 

@@ -7,9 +7,11 @@ import yaml
 from simulator.hospital import (
     ACT,
     DISPOSITION,
+    ICD10,
     LOINC,
     SNOMED,
     UCUM,
+    VERIFICATION,
     bundle,
     coded,
     encounter,
@@ -18,6 +20,8 @@ from simulator.hospital import (
     observation,
     patient,
 )
+
+from fedhealth.vocabulary.concepts import CONDITION_REFUTED
 
 LAB = "urn:house:lab"
 
@@ -233,10 +237,68 @@ def test_a_death_in_the_disposition_wins_over_the_patients_and_the_difference_is
     assert loaded.account.notes["death_disagrees"] == 1
 
 
+@pytest.mark.parametrize(
+    "beside", [{"display": None}, {"userSelected": None}, {"display": None, "userSelected": True}]
+)
+def test_a_null_in_a_coding_counts_as_absent(load, beside):
+    pulse = {"system": LOINC, "code": "8867-4"} | beside
+    stay = encounter("e", **{"class": {"system": ACT, "code": "IMP", "display": None}})
+    loaded = load([patient("ada"), stay, observation("o", "", 60, "/min", code={"coding": [pulse]})])
+    assert loaded.one("measurement", "measurement_source_value", "value_as_number") == (f"{LOINC}|8867-4", 60)
+    assert loaded.column("visit_occurrence", "visit_source_value") == [f"{ACT}|IMP"]
+
+
+@pytest.mark.parametrize("bad", [None, 5, "x", [], {"code": 5}, {"system": [], "code": "a"}, {"display": {}}])
+def test_a_malformed_coding_loses_itself_alone(load, bad):
+    codings = [bad, {"system": LOINC, "code": "8867-4"}]
+    loaded = load([patient("ada"), observation("o", "", 60, "/min", code={"coding": codings})])
+    assert loaded.column("measurement", "measurement_source_value") == [f"{LOINC}|8867-4"]
+
+
+@pytest.mark.parametrize(
+    "first", [{"system": "urn:house", "code": "X"}, {"code": "confirmed"}, {"text": "?"}]
+)
+def test_a_verification_status_is_read_from_its_bound_system_wherever_it_stands(load, first):
+    def sick(name, *codings):
+        status = {"coding": [first, *codings]}
+        return event(
+            "Condition", name, recordedDate="2021", code=coded(ICD10, "E11.9"), verificationStatus=status
+        )
+
+    error, refuted, bogus = (
+        {"system": VERIFICATION, "code": code} for code in ("entered-in-error", "refuted", "sure")
+    )
+    people = [patient("ada"), sick("e", error), sick("r", refuted), sick("b", bogus)]
+    loaded = load(people)
+    assert loaded.reasons("Condition") == {"excluded:entered_in_error": 1, "quarantined:invalid_code": 1}
+    assert loaded.column("condition_occurrence", "condition_status_concept_id") == [CONDITION_REFUTED]
+
+
+def test_a_verification_status_without_its_system_is_read_from_any_known_code(load):
+    status = {"coding": [{"code": "X"}, {"code": "entered-in-error"}]}
+    sick = event("Condition", "c", recordedDate="2021", code=coded(ICD10, "E11.9"), verificationStatus=status)
+    assert load([patient("ada"), sick]).reasons("Condition") == {"excluded:entered_in_error": 1}
+
+
+def test_a_component_without_a_code_is_counted_and_the_others_are_rows(load):
+    said = {"valueQuantity": {"value": 80, "unit": "mm[Hg]"}}
+    parts = [{"code": {"text": "systolic"}} | said, {"code": coded(LOINC, "8462-4")} | said]
+    loaded = load([patient("ada"), observation("o", "85354-9", component=parts)])
+    assert loaded.column("measurement", "measurement_source_value") == [f"{LOINC}|8462-4"]
+    found = [(each.reason, each.path, each.n) for each in loaded.account.findings]
+    assert found == [("missing_code", "Observation.component.code", 1)]
+
+
 def test_a_death_without_a_date_is_noted_and_gives_no_row(load):
-    loaded = load([patient("ada", deceasedBoolean=True)])
+    dead = [
+        {"deceasedBoolean": True},
+        {"deceasedDateTime": "01.02.2020"},
+        {"deceasedDateTime": "2020-02-30"},
+    ]
+    people = [patient(f"p{n}", **said) for n, said in enumerate([*dead, {"deceasedBoolean": False}, {}])]
+    loaded = load(people)
     assert loaded.rows("death") == []
-    assert loaded.account.notes["death_without_date"] == 1
+    assert loaded.account.notes["death_without_date"] == len(dead)
 
 
 def test_a_medication_is_read_through_its_reference_and_from_inside(load):

@@ -99,6 +99,23 @@ def test_a_system_that_looks_like_none_goes_as_well(load):
     }
 
 
+@pytest.mark.parametrize(
+    ("people", "code", "kept"), [(11, "K9", "|K9"), (10, "K9", "|other"), (11, "Quill feather", "|other")]
+)
+def test_a_code_without_a_system_stays_under_the_same_rule(load, people, code, kept):
+    loaded = load(labs(people, code=code, system=""))
+    assert set(loaded.column("measurement", "measurement_source_value")) == {kept}
+    assert {each.code for each in loaded.account.unmapped} == {kept[1:]}
+
+
+def test_the_sites_map_keeps_a_code_without_a_system(load, tmp_path):
+    element = {"code": "K9", "target": [{"code": "2160-0", "equivalence": "equivalent"}]}
+    whole = {"resourceType": "ConceptMap", "group": [{"target": LOINC, "element": [element]}]}
+    (tmp_path / "lab.json").write_text(json.dumps(whole))
+    loaded = load(labs(1, system=""), site_map=tmp_path)
+    assert loaded.one("measurement", "measurement_concept_id", "measurement_source_value") == (3016723, "|K9")
+
+
 def test_the_sites_map_keeps_what_it_names_and_the_concept_is_found_in_any_case(load, tmp_path):
     element = {"code": "K9", "target": [{"code": "2160-0", "equivalence": "equivalent"}]}
     unit = {"code": "Einheit", "target": [{"code": "umol/L", "equivalence": "equivalent"}]}
