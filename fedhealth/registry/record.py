@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ class StudyRecord:
 
     def record_rounds(self) -> None:
         """Record every closed round that is not recorded yet, also one that was closed before a kill."""
-        number = 0
-        while (closed := self.node.closed_round(self.run, number)) is not None:
-            if not self._round_path(number).exists():
-                self._record_round(closed)
-            number += 1
+        for number in count():
+            if self._round_path(number).exists():
+                continue
+            if (closed := self.node.closed_round(self.run, number)) is None:
+                return
+            self._record_round(closed)
 
     def _record_round(self, closed: RoundClosed) -> None:
         """Log a closed round: metrics by round, digests, where the log holds it."""
