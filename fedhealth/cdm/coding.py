@@ -137,7 +137,18 @@ def match_quantities(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) 
         "coalesce(m.source_value, '|') AS code_value, m.json IS NOT NULL AS has_code "
         "FROM all_quantities q LEFT JOIN coded_measurement m ON m.json = q.code"
     )
-    query = "SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM quantity_of"
+    match_units(database, "quantity_of", site_map=site_map)
+    database.execute(
+        "CREATE TABLE measure_of AS SELECT number, concept_id, code_value, has_code, state, factor, shift, unit_concept_id, "
+        "replace(coalesce(nullif(unit_code, ''), nullif(unit_text, '')), chr(0), '') AS unit_value "
+        "FROM quantity_of JOIN unit_of USING (concept_id, unit_system, unit_code, unit_text)"
+    )
+    list_plausible(database)
+
+
+def match_units(database: duckdb.DuckDBPyConnection, table: str, *, site_map: SiteMap) -> None:
+    """Make ``unit_of``: how each (concept_id, unit_system, unit_code, unit_text) of a table becomes the concept's unit."""
+    query = f"SELECT DISTINCT concept_id, unit_system, unit_code, unit_text FROM {table}"
     rows = [
         (concept_id, system, code, text, *_unit_row(concept_id, system, code, text, site_map))
         for concept_id, system, code, text in database.execute(query).fetchall()
@@ -145,11 +156,10 @@ def match_quantities(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) 
     names = ("concept_id", *("unit_system", "unit_code", "unit_text", "state"), *_CONVERSION)
     types = (pa.int32(), *[pa.string()] * 4, pa.float64(), pa.float64(), pa.int32())
     _create(database, "unit_of", rows, names, types)
-    database.execute(
-        "CREATE TABLE measure_of AS SELECT number, concept_id, code_value, has_code, state, factor, shift, unit_concept_id, "
-        "replace(coalesce(nullif(unit_code, ''), nullif(unit_text, '')), chr(0), '') AS unit_value "
-        "FROM quantity_of JOIN unit_of USING (concept_id, unit_system, unit_code, unit_text)"
-    )
+
+
+def list_plausible(database: duckdb.DuckDBPyConnection) -> None:
+    """Make ``plausible``: by measurement concept, where a number without a unit lies in each unit that it may be of."""
     likely = [
         (concept_id, p.low, p.high, p.conversion.factor, p.conversion.offset)
         for concept_id in MEASUREMENTS

@@ -18,6 +18,7 @@ from fedhealth.cdm.bookkeeping import describe_source
 from fedhealth.cdm.consent import save_consents
 from fedhealth.cdm.keys import keyed_ids
 from fedhealth.cdm.omop_source import naming_broken_files, open_omop
+from fedhealth.cdm.omop_units import convert_units
 from fedhealth.cdm.output import replacing, write_private, write_tables
 from fedhealth.cdm.profiles import deidentification_of, follow, move_people
 from fedhealth.cdm.record import describe, write_record
@@ -109,6 +110,7 @@ def import_omop(
         ):
             columns = open_omop(database, source, Path(scratch))
             counts = _load(database, columns, site_secret)
+            values = convert_units(database, mapped)
             extract = settings.extract_date or _latest(database)
             database.execute(_PATIENT)
             find_lived(database, extract, visits=_STAYS)
@@ -131,7 +133,7 @@ def import_omop(
                 ConsentRules(settings.consent_default, frozenset(settings.consent_codes)),
             )
             write_record(folder, describe(how, site=site, map_digest=digest, extract=extract))
-            account = _account(database, site, counts, tables, is_whole=not how.dropped)
+            account = _account(database, site, counts, values, tables, is_whole=not how.dropped)
         (folder / "accounting.json").write_text(account.to_json())
     return account
 
@@ -178,8 +180,8 @@ def _load_table(
 ) -> Counts:
     table = TABLES[name]
     if name not in columns:
-        listed = ", ".join(f"{column.name} {column.type}" for column in table.columns)
-        database.execute(f"CREATE TABLE out_{name} ({listed})")
+        listed = "".join(f"{column.name} {column.type}, " for column in table.columns)
+        database.execute(f"CREATE TABLE out_{name} ({listed}row BIGINT)")
         return {}
     missing = [column for column in table.required if column not in columns[name]]
     if missing:
@@ -395,6 +397,7 @@ def _account(
     database: duckdb.DuckDBPyConnection,
     site: str,
     counts: Counts,
+    values: ValueCount,
     tables: dict[str, int],
     *,
     is_whole: bool,
@@ -419,7 +422,7 @@ def _account(
             {name: loaded for name, (_, loaded, _) in counts.items()},
             left,
         ),
-        values=ValueCount(read=0, loaded=0, converted=0, inferred=0),
+        values=values,
         links=links,
         notes={"value_unreadable": _one(database, "SELECT coalesce(sum(n), 0) FROM unread")},
         tables=tables,

@@ -180,7 +180,7 @@ def _plainly(study: Study) -> Study:
 
 
 def _training_fold(rows: Rows, study: Study, statistics: Statistics) -> Dataset:
-    fold = rows.where(~rows.is_test & ~np.isnan(rows.labels).all(axis=1))
+    fold = rows.where(rows.is_training & ~np.isnan(rows.labels).all(axis=1))
     own = site_statistics(rows.training().inputs(), statistics, study)
     return network_inputs(fold.inputs(), own, study), fold.labels
 

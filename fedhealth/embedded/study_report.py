@@ -159,7 +159,11 @@ def _notes(study: Study) -> tuple[str, ...]:
     notes = ["embedded run: all keys were made in the working directory, none by a certificate authority"]
     if any(outcome.kind == "readmission" for outcome in study.outcomes.values()):
         notes.append("readmissions are those to the same site")
-    if study.training.search.lr or study.training.early_stopping.patience is not None:
+    if study.validation > 0.0:
+        notes.append(
+            "rounds before the last are scored on the validation fold, the last one on the test fold, by which nothing was chosen"
+        )
+    elif study.training.search.lr or study.training.early_stopping.patience is not None:
         notes.append(
             "the learning rate or the last round was chosen by figures of the test rows, so theirs are somewhat too good"
         )

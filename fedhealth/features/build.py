@@ -10,7 +10,7 @@ from fedhealth.errors import DataError
 from fedhealth.features.arrays import feature_arrays
 from fedhealth.features.attrition import Attrition
 from fedhealth.features.cohort import select_cohort
-from fedhealth.features.folds import tested_rows
+from fedhealth.features.folds import tested_rows, validation_rows
 from fedhealth.features.groups import groups_of
 from fedhealth.features.rows import Rows
 from fedhealth.features.summaries import load_values
@@ -57,6 +57,7 @@ def build_rows(cdm_dir: Path, study: Study, *, site_secret: bytes) -> tuple[Rows
         labels,
         person,
         is_test,
+        is_validation=validation_rows(person, is_test, site_secret=site_secret, share=study.validation),
         series=known.series,
         levels=known.levels,
         groups=groups,

@@ -44,7 +44,26 @@ def tested_rows(
     return fold(person, site_secret=site_secret, test=study.split.test)
 
 
-def fold(person: NDArray[np.int64], *, site_secret: bytes, test: float) -> NDArray[np.bool_]:
+def validation_rows(
+    person: NDArray[np.int64], is_test: NDArray[np.bool_], *, site_secret: bytes, share: float
+) -> NDArray[np.bool_]:
+    """Whether each row is in the validation fold: a keyed function of the patient, apart from that of the test fold.
+
+    Args:
+      person: keyed patient ids, shape (n,).
+      is_test: whether each row is in the test fold, shape (n,).
+      site_secret: the site's secret.
+      share: of the patients outside the test fold, in [0, 1).
+
+    Returns:
+      Booleans, shape (n,).
+    """
+    return fold(person, site_secret=site_secret, test=share, of="validation") & ~is_test
+
+
+def fold(
+    person: NDArray[np.int64], *, site_secret: bytes, test: float, of: str = "fold"
+) -> NDArray[np.bool_]:
     """Whether each patient is in the test fold.
 
     Guarantees: a function of the secret and the patient alone: other patients, or loading again, change
@@ -53,13 +72,14 @@ def fold(person: NDArray[np.int64], *, site_secret: bytes, test: float) -> NDArr
     Args:
       person: keyed patient ids, shape (n,).
       site_secret: the site's secret.
-      test: the test share, in (0, 1).
+      test: the test share, in [0, 1).
+      of: what the key is for; folds of different names are independent of each other.
 
     Returns:
       Booleans, shape (n,); the first 64 bits of the HMAC, as a fraction of 2^64, are below ``test``.
     """
     bound = int(test * 2**64)
-    chosen = {int(one): _place(int(one), site_secret) < bound for one in np.unique(person)}
+    chosen = {int(one): _place(int(one), site_secret, of) < bound for one in np.unique(person)}
     return np.array([chosen[int(one)] for one in person], dtype=np.bool_)
 
 
@@ -92,9 +112,9 @@ def stratified_fold(
     return np.isin(person, np.array(tested, dtype=np.int64))
 
 
-def _place(person: int, site_secret: bytes) -> int:
+def _place(person: int, site_secret: bytes, of: str = "fold") -> int:
     """The first 64 bits of a patient's HMAC."""
-    message = b"fold" + person.to_bytes(8, "big", signed=True)
+    message = of.encode() + person.to_bytes(8, "big", signed=True)
     return int.from_bytes(hmac.digest(site_secret, message, hashlib.sha256)[:8], "big")
 
 

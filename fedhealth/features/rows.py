@@ -19,6 +19,7 @@ _TYPES: dict[str, tuple[type[np.generic], int]] = {
     "labels": (np.float32, 2),
     "person": (np.int64, 1),
     "is_test": (np.bool_, 1),
+    "is_validation": (np.bool_, 1),
     "series": (np.float32, 3),
     "levels": (np.int32, 2),
     "groups": (np.int8, 2),
@@ -35,6 +36,7 @@ class Rows:
       labels: float32, shape (n, targets), as `fedhealth.study.targets` writes them; NaN is not known.
       person: int64, shape (n,), keyed patient ids.
       is_test: bool, shape (n,); the same for all rows of a patient.
+      is_validation: bool, shape (n,); likewise, of none that is tested; nobody where the study chooses nothing by scores.
       series: float32, shape (n, steps, measured), raw units, NaN where nothing was measured; (n, 0, 0) without series.
       levels: int32, shape (n, categories), numbers in ``level_names``; -1 is missing.
       groups: int8, shape (n, subgroupings), numbers of the bands of `fedhealth.study.subgroups`; -1 is in none.
@@ -45,6 +47,7 @@ class Rows:
     labels: NDArray[np.float32]
     person: NDArray[np.int64]
     is_test: NDArray[np.bool_]
+    is_validation: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     series: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=np.float32))
     levels: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
     groups: NDArray[np.int8] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int8))
@@ -63,9 +66,18 @@ class Rows:
         """What a network may see of the rows."""
         return RawInputs(self.features, self.series, self.levels, self.level_names)
 
+    @property
+    def is_training(self) -> NDArray[np.bool_]:
+        """Whether a row is in neither the test fold nor the validation fold, shape (n,)."""
+        return ~(self.is_test | self.is_validation)
+
     def training(self) -> Self:
         """The rows of the training fold."""
-        return self.where(~self.is_test)
+        return self.where(self.is_training)
+
+    def validation(self) -> Self:
+        """The rows of the validation fold."""
+        return self.where(self.is_validation)
 
     def test(self) -> Self:
         """The rows of the test fold."""

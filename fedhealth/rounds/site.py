@@ -253,7 +253,7 @@ class SiteNode:
             )
         except DataError:
             return "consent_unreadable"
-        patients = len(np.unique(asked.rows.person[~asked.rows.is_test]))
+        patients = len(np.unique(asked.rows.person[asked.rows.is_training]))
         try:
             policy.check_cohort(study, patients=len(np.unique(asked.rows.person)))
         except PolicyError:
@@ -315,7 +315,7 @@ class SiteNode:
     def _ready(self, study: Study, state: SiteRun) -> Ready:
         if study.privacy.mode == "none":
             return Ready(weight=None, patients=None, noise_multiplier=None, steps=None, consent=state.consent)
-        training = ~state.rows.is_test
+        training = state.rows.is_training
         return Ready(
             weight=float(bucket(int(training.sum()))) if study.training.weighting == "examples" else 1.0,
             patients=bucket(len(np.unique(state.rows.person[training]))),

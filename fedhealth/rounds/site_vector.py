@@ -65,7 +65,7 @@ class SiteRound:
         return _VECTORS[plan.purpose](self, plan)
 
     def figures(self) -> dict[str, float | None]:
-        """How this round's model does on the site's own test rows, None where fewer than 11 people would show.
+        """How this round's model does on the site's own rows of its fold, None where fewer than 11 people would show.
 
         Numbers of people are not told, nor intervals or more than two decimals, which would give them away: next to
         the consortium's figures they would tell those of a site that does not share its own.
@@ -80,6 +80,11 @@ class SiteRound:
     def weights(self) -> Weights:
         """The whole model at this site: what everybody has, and its own parameters."""
         return dict(sorted({**self.shape.model, **self.memory.personal(self.number)}.items()))
+
+    def scored(self) -> Rows:
+        """The rows on which this round's model is scored: the test fold's in the last round or where nothing is chosen."""
+        is_chosen = self.shape.study.validation > 0.0 and not self.memory.progress.is_final(self.number)
+        return self.rows.validation() if is_chosen else self.rows.test()
 
     def rated_study(self) -> Study:
         """The study with the learning rate of this round."""
@@ -108,9 +113,9 @@ def _profile(site: SiteRound, plan: SumPlan) -> Vector:
 
 
 def _evaluation(site: SiteRound, weights: Weights, subgroups: tuple[str, ...] = ()) -> Vector:
-    test, study = site.rows.test(), site.shape.study
-    scores = predict(weights, site.statistics(), study, test.inputs())
-    return encode_evaluation(scores, test.labels, test.person, test.groups, targets_of(study), subgroups)
+    rows, study = site.scored(), site.shape.study
+    scores = predict(weights, site.statistics(), study, rows.inputs())
+    return encode_evaluation(scores, rows.labels, rows.person, rows.groups, targets_of(study), subgroups)
 
 
 def _personalised(site: SiteRound, plan: SumPlan) -> Vector:

@@ -87,9 +87,14 @@ class Prediction(Section):
 
 
 class Split(Section):
-    """The test share; a patient's fold is an HMAC under the site's secret, or the site's own record of it."""
+    """The test share; a patient's fold is an HMAC under the site's secret, or the site's own record of it.
+
+    ``validation`` is a share of the other patients, on whom the rounds before the last are scored; null means .15 where
+    something is chosen by that score (a learning rate, the last round), else nobody.
+    """
 
     test: float = Field(default=0.3, gt=0.0, lt=1.0)
+    validation: float | None = Field(default=None, ge=0.0, lt=1.0)
     by: Literal["patient"] = "patient"
     stratify: bool = False
     assigned: Code | None = None

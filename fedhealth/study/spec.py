@@ -121,6 +121,14 @@ class Study(Section):
         """The study's first outcome, for what needs one."""
         return self.outcomes[self.outcome_name]
 
+    @property
+    def validation(self) -> float:
+        """The share of patients outside the test fold on whom the rounds before the last are scored; 0: on the test fold."""
+        if self.split.validation is not None:
+            return self.split.validation
+        training = self.training
+        return 0.15 if training.search.lr or training.early_stopping.patience is not None else 0.0
+
     def at_rate(self, learning_rate: float) -> "Study":
         """The same study with another learning rate of the sites: what one of its rounds trains by, nothing to sign."""
         optimizer = self.training.optimizer.model_copy(update={"lr": learning_rate})

@@ -134,6 +134,12 @@ UNITS: dict[str, int] = {
 }
 """OMOP unit concepts by UCUM code."""
 
+UNITS_OF: dict[int, str] = {concept: unit for unit, concept in UNITS.items()} | {
+    8653: "Cel", 8519: "L", 8504: "g", 8739: "[lb_av]", 9373: "[oz_av]", 9546: "m", 9327: "[in_i]", 9330: "[in_i]",
+    9557: "meq/L", 8751: "mg/L", 9444: "10*9/L", 8647: "/uL",
+}  # fmt: skip
+"""UCUM codes by OMOP unit concept, as a hospital's own OMOP may have them."""
+
 RACES: dict[str, int] = {"2106-3": 8527, "2054-5": 8516, "2028-9": 8515, "1002-5": 8657, "2076-8": 8557}
 """OMOP race concepts by CDC race code (urn:oid:2.16.840.1.113883.6.238)."""
 

@@ -1,5 +1,6 @@
 """Algorithms over a real folder exchange: what the coordinator publishes is what every site computes for itself."""
 
+from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -64,6 +65,23 @@ def test_a_run_without_gain_stops_and_keeps_the_best_model(tmp_path):
     assert node.final_round("run-1") == 4
     assert node.next_round("run-1") is None
     assert weight_codec.digest(node.progress("run-1").weights(4)) == node.manifest("run-1", 1).model_digest
+
+
+def test_what_is_chosen_is_chosen_by_rows_that_the_final_figures_do_not_see(tmp_path):
+    training = {"rounds": 5, "local": {"steps": 30}, "batch_size": 16, "optimizer": {"lr": 0.2}}
+    study = make_study(training=training | {"early_stopping": {"patience": 5}})
+    network = Network(tmp_path, study)
+    for name, rows in network.rows.items():
+        labels = np.where(rows.is_test[:, None], 1 - rows.labels, rows.labels)
+        network.give_rows(name, replace(rows, labels=labels))
+    network.coordinator.start_run(study, run="run-1", seed=7)
+    threads, _, errors = network.follow("run-1")
+    closed = network.run_rounds("run-1")
+    for thread in threads:
+        thread.join(timeout=30)
+    assert errors == {}
+    assert closed[-2].metrics["auroc"] > 0.6
+    assert closed[-1].metrics["auroc"] < 0.4
 
 
 SEARCH = {**TRAINING, "rounds": 6, "search": {"lr": [1e-9, 0.1], "rounds": 2}}

@@ -40,7 +40,10 @@ def make_study(**sections):
 
 
 def make_rows(study, seed, patients=80):
-    """Rows of so many patients, a third of them in the test fold; a label of every target follows the first column."""
+    """Rows of so many patients, two fifths of them tested and, where the study asks for it, every fourth of the others scored.
+
+    A label of every target follows the first column.
+    """
     generator = np.random.default_rng(seed)
     columns = numeric_columns(study)
     low, high = np.array([(c.low, c.high) for c in columns]).T
@@ -49,11 +52,13 @@ def make_rows(study, seed, patients=80):
     features = (low + unit * (high - low)).astype(np.float32)
     flags = np.array([c.kind == "flag" for c in columns])
     features[:, flags] = np.round(unit[:, flags])
+    is_test = generator.random(patients) < 0.4
     return Rows(
         features,
         np.stack([_label(target, signal) for target in targets_of(study)], axis=1).astype(np.float32),
         np.arange(patients, dtype=np.int64),
-        generator.random(patients) < 0.4,
+        is_test,
+        is_validation=~is_test & (np.arange(patients) % 4 == 0) & (study.validation > 0.0),
         groups=generator.integers(-1, 2, (patients, len(SUBGROUPS))).astype(np.int8),
         **_extras(study, generator, patients),
     )

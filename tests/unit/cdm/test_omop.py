@@ -214,6 +214,62 @@ def test_text_values_are_codes_numbers_and_flags_or_go(take):
     assert set(loaded.column("observation", "value_as_string")) == {"other", *texts[3:]}
 
 
+IN_UNITS = MEASURED + ",unit_concept_id,range_low,range_high"
+
+
+@pytest.mark.parametrize(
+    ("value", "spelling", "concept", "canonical"),
+    [
+        ("90", "mg/dL", "8840", 90.0),
+        ("5", "mmol/L", "8753", 90.08),
+        ("5", "", "8753", 90.08),
+        ("5", "mmol/l", "", 90.08),
+        ("5", "mmol/l", "0", 90.08),
+        ("90", "mmol/L", "8840", 90.0),  # the value is in the unit of the concept, whatever it once was
+        ("5", "mmol/L", "4000000", 90.08),  # a concept that is not known says nothing
+        ("5", "", "4000000", None),
+        ("5", "", "", None),
+        ("5", "furlong", "0", None),
+        ("1e308", "mmol/L", "8753", None),
+    ],
+)
+def test_numbers_are_brought_to_the_unit_of_their_concept(take, value, spelling, concept, canonical):
+    row = f"1,1,3004501,2021-05-02,32817,{value},10,2345-7,{spelling},{concept},4,6"
+    loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[IN_UNITS, row])
+    number, unit, low = loaded.one("measurement", "value_as_number", "unit_concept_id", "range_low")
+    if canonical is None:
+        assert (number, unit, low) == (None, 0, None)
+        assert sum(loaded.account.values.quarantined.values()) == 1
+        assert loaded.rows("private/quarantine", "resource_type", "line") == [("measurement", 1)]
+    else:
+        assert number == pytest.approx(canonical)
+        assert unit == 8840
+        assert low == pytest.approx(4 * canonical / float(value))
+        assert loaded.account.values.loaded == 1
+        assert loaded.account.values.converted == (canonical != float(value))
+
+
+def test_a_missing_unit_is_inferred_where_the_site_allows_it(take, tmp_path):
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "site.yaml").write_text("unit_inference: true\n")
+    rows = [
+        "1,1,3020891,2021-05-02,32817,98.6,10,8310-5,,0,,",
+        "2,1,3020891,2021-05-02,32817,37,10,8310-5,,0,,",
+    ]
+    loaded = take(
+        tmp_path / "map", person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[IN_UNITS, *rows]
+    )
+    assert loaded.column("measurement", "value_as_number") == pytest.approx([37.0, 37.0])
+    assert (loaded.account.values.read, loaded.account.values.inferred) == (2, 2)
+
+
+def test_a_measurement_without_a_unit_of_ours_stays_as_it_came(take):
+    row = "1,1,3006923,2021-05-02,32817,21,10,1742-6,U/L,8645,7,55"
+    loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[IN_UNITS, row])
+    assert loaded.one("measurement", "value_as_number", "unit_concept_id", "range_high") == (21.0, 8645, 55.0)
+    assert loaded.account.values.read == 0
+
+
 def test_codes_without_a_concept_are_reported(take):
     rows = [f"{n},1,0,2021-05-02,32817,80,10,8867-4,/min" for n in range(3)]
     loaded = take(person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[MEASURED, *rows])

@@ -35,7 +35,9 @@ def test_a_run_that_sites_ended_says_what_they_said():
     ids=["early stopping", "search"],
 )
 def test_a_choice_by_the_test_rows_is_noted(training):
-    assert any("chosen by figures of the test rows" in note for note in _notes(make_study(training=training)))
+    by_test = make_study(training=training, split={"validation": 0.0})
+    assert any("chosen by figures of the test rows" in note for note in _notes(by_test))
+    assert any("scored on the validation fold" in note for note in _notes(make_study(training=training)))
     assert not any("chosen" in note for note in _notes(make_study(training=TRAINING)))
 
 

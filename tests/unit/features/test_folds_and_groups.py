@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedhealth.features import Attrition, Rows
-from fedhealth.features.folds import fold, stratified_fold
+from fedhealth.features.folds import fold, stratified_fold, validation_rows
 from fedhealth.study import Study
 from fedhealth.study.subgroups import SUBGROUPS
 
@@ -43,6 +43,38 @@ def test_a_patient_is_of_their_highest_class_with_all_rows() -> None:
     chosen = stratified_fold(person, classes, site_secret=SECRET, test=0.5)
     assert chosen[0] == chosen[1] != chosen[5]
     assert chosen[2] == chosen[3] != chosen[4]
+
+
+def test_the_validation_fold_is_a_share_of_those_who_are_not_tested() -> None:
+    person = np.arange(-2000, 2000, dtype=np.int64)
+    tested = fold(person, site_secret=SECRET, test=0.3)
+    scored = validation_rows(person, tested, site_secret=SECRET, share=0.2)
+    assert not (scored & tested).any()
+    assert 0.18 < scored[~tested].mean() < 0.22
+    other = fold(person, site_secret=SECRET, test=0.5)
+    assert (
+        validation_rows(person, other, site_secret=SECRET, share=0.2)[~tested & ~other]
+        == scored[~tested & ~other]
+    ).all()
+    assert not validation_rows(person, tested, site_secret=SECRET, share=0.0).any()
+
+
+def test_a_study_that_chooses_by_scores_has_a_validation_fold(cdm: Any, study: Make, build: Build) -> None:
+    for person in range(1, 101):
+        cdm.person(person)
+        cdm.visit(cdm.at(0), cdm.at(2), person_id=person)
+    assert not build(study("readmission"))[0].is_validation.any()
+    training = {"rounds": 5, "local": {"epochs": 1}}
+    rows, _ = build(study("readmission", training=training | {"early_stopping": {"patience": 2}}))
+    assert 3 < rows.is_validation.sum() < 25
+    assert not (rows.is_validation & rows.is_test).any()
+    assert len(rows.training()) + len(rows.validation()) + len(rows.test()) == len(rows) == 100
+    half = study("readmission", split={"validation": 0.5})
+    assert 20 < build(half)[0].is_validation.sum() < 50
+    none = study(
+        "readmission", training=training | {"early_stopping": {"patience": 2}}, split={"validation": 0.0}
+    )
+    assert not build(none)[0].is_validation.any()
 
 
 def test_a_study_may_ask_for_strata_of_its_first_outcome(cdm: Any, study: Make, build: Build) -> None:
