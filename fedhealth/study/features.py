@@ -190,6 +190,8 @@ class Features(Section):
 
     @model_validator(mode="after")
     def _columns_have_names_of_their_own(self) -> Self:
+        if self.preset is None and self.window_h != type(self).model_fields["window_h"].default:
+            raise ValueError("window_h belongs to the preset: give each of measurements its own")
         names = [column.name for column in columns_of(self)] + [each.name for each in self.categories]
         if not names:
             raise ValueError("has no column: name a preset, statics or a list of features")

@@ -204,6 +204,13 @@ class Server(Section):
     beta_2: float = Field(default=0.99, ge=0.0, lt=1.0)
     tau: Positive = 1.0e-3
 
+    @model_validator(mode="after")
+    def _keys_belong_to_the_kind(self) -> Self:
+        for key in ("beta_1", "beta_2", "tau"):
+            if self.kind == "sgd" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} belongs to kind adam, yogi or adagrad")
+        return self
+
 
 class EarlyStopping(Section):
     """Stop after so many rounds without a gain."""
@@ -226,6 +233,8 @@ class Search(Section):
     def _something_to_choose(self) -> Self:
         if len(self.lr) == 1 or len(set(self.lr)) < len(self.lr):
             raise ValueError("search.lr needs two or more different rates, or none")
+        if not self.lr and self.rounds != type(self).model_fields["rounds"].default:
+            raise ValueError("rounds belongs to lr: name two or more rates to try")
         return self
 
 
@@ -333,6 +342,9 @@ class Privacy(Section):
     def _none_is_declared(self) -> Self:
         if self.mode == "none" and self.legal_basis is None:
             raise ValueError("mode none needs a legal_basis, such as 'public data' or 'consented'")
+        for key in ("epsilon", "delta", "l2_clip_norm"):
+            if self.mode == "none" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} promises what mode none does not keep: remove it, or choose mode local")
         return self
 
 

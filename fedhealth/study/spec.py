@@ -36,6 +36,10 @@ from fedhealth.study.outcomes import Outcome
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 
 
+_OF_GRADIENTS = ("local", "optimizer", "batch_size", "weighting")
+"""The keys of ``training`` that mean nothing to a model that grows by sums."""
+
+
 class Study(Section):
     """A study. Equal studies have equal canonical bytes and digests, whatever their files looked like.
 
@@ -95,6 +99,10 @@ class Study(Section):
                 f"model.kind {self.model.kind} grows by sums: "
                 "it has no other algorithm, personal parameters, search, fine_tune or initial model"
             )
+        plain = Training(rounds=training.rounds)
+        idle = [k for k in _OF_GRADIENTS if getattr(training, k) != getattr(plain, k)]
+        if self.model.kind in ("gbm", "cox") and idle:
+            raise ValueError(f"model.kind {self.model.kind} grows by sums: it has no training.{idle[0]}")
         if self.model.kind == "cox" and training.early_stopping.patience is not None:
             raise ValueError(
                 "model.kind cox needs all its rounds: the last one closes, so it cannot stop early"

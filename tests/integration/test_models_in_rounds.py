@@ -97,6 +97,7 @@ def test_boosted_trees_grow_by_sums(tmp_path, outcome):
         tmp_path,
         outcomes={"aki": outcome},
         prediction=AT_24_H,
+        training={"rounds": 3},
         model={"kind": "gbm", "depth": 2, "learning_rate": 0.5, "min_people": 11},
     )
     assert list(closed[1].survivors) == ["evaluation", "growth/0", "growth/1"]
@@ -110,6 +111,7 @@ def test_cox_regression_fits_by_sums(tmp_path):
         tmp_path,
         outcomes={"survival": {"kind": "survival"}},
         prediction=AT_24_H,
+        training={"rounds": 3},
         model={"kind": "cox"},
         features={"preset": None, "statics": ["age", "prior_admissions_12m"]},
     )

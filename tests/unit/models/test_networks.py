@@ -283,6 +283,7 @@ def test_recurrent_weights_start_uniform_and_the_cell_keeps(make_study):
 
 
 def test_a_kind_that_is_no_network_is_refused(make_study):
-    study = make_study(model={"kind": "gbm"}, privacy={"mode": "none", "legal_basis": "public"})
+    open_data = {"mode": "none", "legal_basis": "public"}
+    study = make_study(model={"kind": "gbm"}, training={"rounds": 4}, privacy=open_data)
     with pytest.raises(ConfigError, match="gbm is no network"):
         build_network(study, inputs=3)

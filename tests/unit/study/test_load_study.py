@@ -192,6 +192,12 @@ def test_what_is_known_by_the_prediction_is_not_predicted(
         ({"split": {"stratify": True, "assigned": "urn:x|split"}}, "keep one"),
         ({"split": {"stratify": True}, "privacy": {}}, "needs privacy.mode none"),
         ({"split": {"assigned": "split"}}, "split.assigned"),
+        ({"split": {"validation": 1.0}}, "less than 1"),
+        ({"training": {"server": {"tau": 0.1}}}, "tau belongs to kind"),
+        ({"training": {"search": {"rounds": 3}}}, "rounds belongs to lr"),
+        ({"privacy": {"mode": "none", "legal_basis": "public", "epsilon": 3.0}}, "epsilon promises"),
+        ({"privacy": {"mode": "none", "legal_basis": "public", "l2_clip_norm": 0.5}}, "l2_clip_norm promises"),
+        ({"features": {"preset": None, "window_h": [-24, 0]}}, "window_h belongs to the preset"),
     ],
 )
 def test_sections_that_do_not_fit_one_another_are_one_line(
@@ -309,6 +315,10 @@ def test_series_features_are_those_of_the_vocabulary_in_its_units() -> None:
         {"personal": ["x"]},
         {"fine_tune": {"epochs": 1}},
         {"search": {"lr": [0.1, 0.3]}},
+        {"local": {"steps": 20}},
+        {"optimizer": {"lr": 0.1}},
+        {"batch_size": 64},
+        {"weighting": "uniform"},
     ],
     ids=str,
 )
