@@ -1,6 +1,6 @@
 """What federation is worth: local, naive, weighted, personalised and centralised models, per outcome. One line of JSON.
 
-    python benchmarks/utility.py [--hospitals 15] [--patients 1000] [--seeds 5] [--rounds 10] [--workdir DIR]
+    python benchmarks/utility.py [--hospitals 15] [--patients 1000] [--seeds 5] [--rounds 30] [--workdir DIR]
 
 Every seed is another consortium of synthetic hospitals (`fedhealth synth`), and one `fedhealth study run --references` over
 four studies of `infra/studies` without differential privacy: the federated model is the registered one, trained
@@ -31,9 +31,10 @@ TRAINING = {
     "local": {"epochs": 1},
     "batch_size": 32,
     "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1.0e-3},
+    "early_stopping": {"patience": 4},
     "fine_tune": {"epochs": 1},
 }
-"""The references' own setting, so that models differ in who trains with whom alone."""
+"""The references' own setting, so that models differ in who trains with whom alone; all keep their best pass by a validation fold."""
 
 Figures = dict[tuple[str, str], float]
 
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--hospitals", type=int, default=15)
     parser.add_argument("--patients", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--workdir", type=Path, default=None, help="kept, and gone on with, if given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,14 +5,15 @@ registered and never leave the process; what comes out is metrics over all sites
 all others.
 
 All references share one optimiser (`REFERENCE_SGD`; Adam for a recurrent network), one initial model and the same
-number of passes over the data, so that they differ only in who trains with whom. The study's own optimiser is not
+number of passes over the data, so that they differ only in who trains with whom. Where the study stops early, each keeps
+its best pass by the validation rows that it may see, and ends with the study's patience. The study's own optimiser is not
 used: a learning rate chosen for noisy gradients would handicap the references. Nor is its algorithm: all is plain
 federated averaging of every parameter.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -136,17 +137,25 @@ def _trained(
     def score(weights: Weights) -> Scores:
         return _score(weights, site_rows.values(), study, statistics)
 
+    def kept_by(*sites: str) -> _Kept:
+        return _Kept(study, statistics, [site_rows[site] for site in sites])
+
     with one_thread():
-        local = dict(zip(trained, map(score, _alone(datasets, start, study, seed)), strict=True))
+        own = _alone(datasets, start, study, seed, [kept_by(site) for site in trained])
+        local = dict(zip(trained, map(score, own), strict=True))
         done("local_mean")
         metrics = {}
         for name, shares in (
             ("federated_naive", np.full(len(sizes), 1.0 / len(sizes))),
             ("federated", sizes / sizes.sum()),
         ):
-            metrics[name] = score(_together(datasets, start, study, seed, shares.tolist()))
+            metrics[name] = score(
+                _together(datasets, start, study, seed, shares.tolist(), kept_by(*site_rows))
+            )
             done(name)
-        metrics["centralised"] = score(_alone([_pooled(datasets)], start, study, seed)[0])
+        metrics["centralised"] = score(
+            _alone([_pooled(datasets)], start, study, seed, [kept_by(*site_rows)])[0]
+        )
         done("centralised")
     return local, metrics
 
@@ -212,17 +221,68 @@ def _passes(study: Study) -> int:
     return study.training.local.epochs or 1
 
 
-def _alone(datasets: Sequence[Dataset], start: Weights, study: Study, seed: int) -> list[Weights]:
-    """Each dataset's own model, after rounds * epochs passes."""
+@dataclass(slots=True)
+class _Kept:
+    """The model that a training ends with: the last, or where the study stops early the best by validation rows.
+
+    Args:
+      study: gives patience and the metric, that of its first target.
+      statistics: the consortium's.
+      sites: the rows that the model may be chosen by.
+    """
+
+    study: Study
+    statistics: Statistics
+    sites: Sequence[Rows]
+    weights: Weights = field(default_factory=dict)
+    _best: float | None = None
+    _since: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the best is so many passes old as the study has patience."""
+        patience = self.study.training.early_stopping.patience
+        return patience is not None and self._best is not None and self._since >= patience
+
+    def offer(self, weights: Weights) -> None:
+        """Take weights that are better, or as long as no figure may be told."""
+        if self.study.training.early_stopping.patience is None:
+            self.weights = weights
+            return
+        if self.is_final:
+            return
+        targets = targets_of(self.study)
+        rows = Rows.validation if self.study.validation else Rows.test
+        name = prefix_of(targets[0], targets) + headline_metric(targets[0])
+        signal = _score(weights, self.sites, self.study, self.statistics, rows).get(name)
+        self._since += 1
+        if self._best is None or (signal is not None and signal > self._best):
+            self.weights, self._best, self._since = weights, signal, 0
+
+
+def _alone(
+    datasets: Sequence[Dataset], start: Weights, study: Study, seed: int, kept: Sequence[_Kept]
+) -> list[Weights]:
+    """Each dataset's own model, after rounds * epochs passes or when it is good enough."""
     trainer = _trainer(datasets, study, seed)
     trainer.load(start)
-    for _ in range(study.training.rounds * _passes(study)):
-        trainer.run_pass()
-    return trainer.weights()
+    for _ in range(study.training.rounds):
+        for _ in range(_passes(study)):
+            trainer.run_pass()
+        for each, weights in zip(kept, trainer.weights(), strict=True):
+            each.offer(weights)
+        if all(each.is_final for each in kept):
+            break
+    return [each.weights for each in kept]
 
 
 def _together(
-    datasets: Sequence[Dataset], start: Weights, study: Study, seed: int, shares: Sequence[float]
+    datasets: Sequence[Dataset],
+    start: Weights,
+    study: Study,
+    seed: int,
+    shares: Sequence[float],
+    kept: _Kept,
 ) -> Weights:
     """Federated averaging with fixed shares, momentum fresh in every round."""
     trainer = _trainer(datasets, study, seed)
@@ -232,18 +292,27 @@ def _together(
         for _ in range(_passes(study)):
             trainer.run_pass()
         weights = trainer.average(shares)
-    return weights
+        kept.offer(weights)
+        if kept.is_final:
+            break
+    return kept.weights
 
 
-def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: Statistics) -> Scores:
+def _score(
+    weights: Weights,
+    sites: Iterable[Rows],
+    study: Study,
+    statistics: Statistics,
+    fold: Callable[[Rows], Rows] = Rows.test,
+) -> Scores:
     """Pooled figures on all sites' test rows, from the same counts as those of the study's own model."""
     targets = targets_of(study)
     total = np.zeros(evaluation_length(targets, ()), dtype=np.int64)
     for rows in sites:
-        test = rows.test()
+        scored = fold(rows)
         own = site_statistics(rows.training().inputs(), statistics, study)
-        scores = predict(weights, own, study, test.inputs())
-        total += encode_evaluation(scores, test.labels, test.person, test.groups, targets, ())
+        scores = predict(weights, own, study, scored.inputs())
+        total += encode_evaluation(scores, scored.labels, scored.person, scored.groups, targets, ())
     return decode_evaluation(total, targets, (), min_cell=study.evaluation.min_cell).metrics
 
 

@@ -344,7 +344,9 @@ class Privacy(Section):
             raise ValueError("mode none needs a legal_basis, such as 'public data' or 'consented'")
         for key in ("epsilon", "delta", "l2_clip_norm"):
             if self.mode == "none" and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} promises what mode none does not keep: remove it, or choose mode local")
+                raise ValueError(
+                    f"{key} promises what mode none does not keep: remove it, or choose mode local"
+                )
         return self
 
 

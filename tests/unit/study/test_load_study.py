@@ -196,7 +196,10 @@ def test_what_is_known_by_the_prediction_is_not_predicted(
         ({"training": {"server": {"tau": 0.1}}}, "tau belongs to kind"),
         ({"training": {"search": {"rounds": 3}}}, "rounds belongs to lr"),
         ({"privacy": {"mode": "none", "legal_basis": "public", "epsilon": 3.0}}, "epsilon promises"),
-        ({"privacy": {"mode": "none", "legal_basis": "public", "l2_clip_norm": 0.5}}, "l2_clip_norm promises"),
+        (
+            {"privacy": {"mode": "none", "legal_basis": "public", "l2_clip_norm": 0.5}},
+            "l2_clip_norm promises",
+        ),
         ({"features": {"preset": None, "window_h": [-24, 0]}}, "window_h belongs to the preset"),
     ],
 )

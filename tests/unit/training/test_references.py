@@ -150,3 +150,21 @@ def test_a_recurrent_network_learns_from_its_series(make_rows, make_study, make_
     assert tuple(row.model for row in result.rows) == NAMES
     assert result.metrics["centralised"]["low"] > 0.9
     assert result.metrics["federated"]["low"] > 0.75
+
+
+def test_where_the_study_stops_early_references_keep_their_best_pass(sites, make_study, make_statistics):
+    """Validation labels are turned round: the more is learnt, the worse the figure, so the first pass is kept."""
+    statistics = make_statistics(*sites.values())
+    held = {
+        name: replace(rows, is_validation=(rows.person % 10 >= 3) & (rows.person % 10 < 6))
+        for name, rows in sites.items()
+    }
+    turned = {
+        name: replace(rows, labels=np.where(rows.is_validation[:, None], 1 - rows.labels, rows.labels))
+        for name, rows in held.items()
+    }
+    plain = {"local": {"epochs": 4}, "batch_size": 16}
+    once = train_references(held, make_study(training=plain | {"rounds": 1}), statistics, seed=0)
+    stopping = make_study(training=plain | {"rounds": 6, "early_stopping": {"patience": 2}})
+    assert train_references(turned, stopping, statistics, seed=0).metrics == once.metrics
+    assert train_references(held, stopping, statistics, seed=0).metrics != once.metrics
