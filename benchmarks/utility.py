@@ -34,7 +34,7 @@ TRAINING = {
     "early_stopping": {"patience": 4},
     "fine_tune": {"epochs": 1},
 }
-"""The references' own setting, so that models differ in who trains with whom alone; all keep their best pass by a validation fold."""
+"""The references' own setting, so that models differ in who trains with whom alone; all keep their best pass."""
 
 Figures = dict[tuple[str, str], float]
 
