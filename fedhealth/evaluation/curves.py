@@ -13,7 +13,7 @@ NORMAL_975 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area under the ROC curve or a C-index, its 95% interval and the most that binning can hide."""
+    """An area under the ROC curve or a C-index, its 95% interval that holds what binning can hide, and how much that is."""
 
     value: float
     low: float
@@ -22,7 +22,7 @@ class Area:
 
 
 def auroc_with_interval(negatives: Counts, positives: Counts) -> Area:
-    """Area under the ROC curve of binned scores, ties counting half, with DeLong's 95% interval.
+    """Area under the ROC curve of binned scores, ties counting half, with DeLong's 95% interval and the resolution on both sides.
 
     Args:
       negatives: counts per bin, in rising order of score, at least one in total.
@@ -45,7 +45,7 @@ def auroc_with_interval(negatives: Counts, positives: Counts) -> Area:
 
 
 def interval_of(value: float, variance: float, *, sizes: tuple[float, float], resolution: float) -> Area:
-    """The 95% interval of an area or a C-index.
+    """The 95% interval of an area or a C-index, wider on both sides by what binning can hide.
 
     Where the variance is 0 (perfect separation) that of Hanley and McNeil with the area drawn in by half a pair, so
     that the interval is never empty.
@@ -59,7 +59,7 @@ def interval_of(value: float, variance: float, *, sizes: tuple[float, float], re
     m, n = sizes
     if variance <= 0.0:
         variance = _hanley_mcneil(min(max(value, 0.5 / (m * n)), 1 - 0.5 / (m * n)), m, n)
-    half = NORMAL_975 * math.sqrt(variance)
+    half = NORMAL_975 * math.sqrt(variance) + resolution
     return Area(value=value, low=max(0.0, value - half), high=min(1.0, value + half), resolution=resolution)
 
 

@@ -41,7 +41,7 @@ class Metrics:
 
     Attributes:
       auroc: area under the ROC curve over bins, ties counting half.
-      low, high: its 95% DeLong interval.
+      low, high: its 95% DeLong interval, wider by the resolution on both sides.
       auroc_resolution: the exact area lies within this of ``auroc`` (what binning can hide).
       auprc: average precision over bins.
       brier: mean squared error of the scores, exact to 2^-30.

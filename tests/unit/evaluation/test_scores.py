@@ -107,7 +107,7 @@ def test_a_cohort_below_the_smallest_cell_hides_its_size():
     assert pooled_metrics(encode_scores(np.full(10, 0.5), np.zeros(10))).n is None
 
 
-def test_interval_is_delongs():
+def test_interval_is_delongs_and_what_binning_hides():
     scores, labels = cohort(4, 300)
     index = binned(scores)
     positive, negative = index[labels == 1], index[labels == 0]
@@ -115,7 +115,18 @@ def test_interval_is_delongs():
     variance = wins.mean(axis=1).var(ddof=1) / len(positive) + wins.mean(axis=0).var(ddof=1) / len(negative)
     metrics = pooled_metrics(encode_scores(scores, labels))
     assert metrics.auroc == pytest.approx(wins.mean(), abs=1e-12)
-    assert metrics.high - metrics.auroc == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+    half = 1.959964 * variance**0.5 + metrics.auroc_resolution
+    assert metrics.high - metrics.auroc == pytest.approx(half, rel=1e-6)
+    assert metrics.auroc - metrics.low == pytest.approx(half, rel=1e-6)
+
+
+def test_the_interval_holds_areas_that_binning_hides():
+    """Scores beyond the bins: whatever their order, the exact area is in the interval."""
+    scores = np.array([1e-7] * 30 + [1e-6] * 30)
+    labels = np.array([0] * 30 + [1] * 30)
+    for order in (scores, scores[::-1]):
+        metrics = pooled_metrics(encode_scores(order, labels))
+        assert (metrics.auroc, metrics.low, metrics.high) == (0.5, 0.0, 1.0)
 
 
 def test_perfect_separation_still_has_an_interval():
