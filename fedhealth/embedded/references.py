@@ -50,6 +50,8 @@ Dataset = tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]]
 """What a network takes, and labels (rows, targets), of one site's training rows with a known label."""
 Scores = Figures
 """Pooled figures by name, as `fedhealth.evaluation` names them."""
+_Alone = tuple[Scores, Scores]
+"""A local model's figures on the test rows of all sites, and of the other sites alone."""
 Progress = Callable[[str], None]
 
 
@@ -73,11 +75,13 @@ class References:
       rows: per outcome of yes or no, AUROC of ``local_mean``, ``federated_naive``, ``federated``, ``centralised``.
       metrics: all pooled metrics of the three models that are one model, by model and outcome.
       local: pooled metrics of each site's own model, by site and outcome.
+      elsewhere: the same on the test rows of the other sites alone.
     """
 
     rows: tuple[ComparisonRow, ...]
     metrics: Mapping[str, Scores]
     local: Mapping[str, Scores]
+    elsewhere: Mapping[str, Scores]
 
 
 def train_references(
@@ -107,11 +111,12 @@ def train_references(
       DataError: no site has training rows with a known label.
     """
     if study.model.kind in STEPWISE:
-        local, metrics = _grown(site_rows, study, statistics, progress or (lambda name: None))
+        alone, metrics = _grown(site_rows, study, statistics, progress or (lambda name: None))
     else:
-        local, metrics = _trained(
+        alone, metrics = _trained(
             site_rows, _plainly(study), statistics, seed, progress or (lambda name: None)
         )
+    local = {site: each for site, (each, _) in alone.items()}
     models = {"local_mean": list(local.values()), **{name: [each] for name, each in metrics.items()}}
     targets = targets_of(study)
     rows = [
@@ -119,12 +124,13 @@ def train_references(
         for target in targets
         for name, scores in models.items()
     ]
-    return References(rows=tuple(rows), metrics=metrics, local=local)
+    elsewhere = {site: each for site, (_, each) in alone.items()}
+    return References(rows=tuple(rows), metrics=metrics, local=local, elsewhere=elsewhere)
 
 
 def _trained(
     site_rows: Mapping[str, Rows], study: Study, statistics: Statistics, seed: int, done: Progress
-) -> tuple[dict[str, Scores], dict[str, Scores]]:
+) -> tuple[dict[str, _Alone], dict[str, Scores]]:
     """Networks: figures of each site's own, and of the three models that are one."""
     folds = {site: _training_fold(rows, study, statistics) for site, rows in sorted(site_rows.items())}
     trained = {site: fold for site, fold in folds.items() if len(fold[1])}
@@ -142,7 +148,10 @@ def _trained(
 
     with one_thread():
         own = _alone(datasets, start, study, seed, [kept_by(site) for site in trained])
-        local = dict(zip(trained, map(score, own), strict=True))
+        local = {
+            site: _score_apart(weights, site, site_rows, study, statistics)
+            for site, weights in zip(trained, own, strict=True)
+        }
         done("local_mean")
         metrics = {}
         for name, shares in (
@@ -162,7 +171,7 @@ def _trained(
 
 def _grown(
     site_rows: Mapping[str, Rows], study: Study, statistics: Statistics, done: Progress
-) -> tuple[dict[str, Scores], dict[str, Scores]]:
+) -> tuple[dict[str, _Alone], dict[str, Scores]]:
     """Models that grow by sums: federated and centralised are one model; a site alone may have too few people for any."""
     rows = {site: growth_rows(each.training(), statistics, study) for site, each in sorted(site_rows.items())}
     known = {site: each for site, each in rows.items() if not np.isnan(each.labels).all()}
@@ -171,7 +180,7 @@ def _grown(
     local = {}
     for site, each in known.items():
         with suppress(PolicyError):
-            local[site] = _score(grow([each], statistics, study), site_rows.values(), study, statistics)
+            local[site] = _score_apart(grow([each], statistics, study), site, site_rows, study, statistics)
     done("local_mean")
     together = _score(grow(list(known.values()), statistics, study), site_rows.values(), study, statistics)
     done("centralised")
@@ -306,14 +315,33 @@ def _score(
     fold: Callable[[Rows], Rows] = Rows.test,
 ) -> Scores:
     """Pooled figures on all sites' test rows, from the same counts as those of the study's own model."""
-    targets = targets_of(study)
-    total = np.zeros(evaluation_length(targets, ()), dtype=np.int64)
+    total = np.zeros(evaluation_length(targets_of(study), ()), dtype=np.int64)
     for rows in sites:
-        scored = fold(rows)
-        own = site_statistics(rows.training().inputs(), statistics, study)
-        scores = predict(weights, own, study, scored.inputs())
-        total += encode_evaluation(scores, scored.labels, scored.person, scored.groups, targets, ())
-    return decode_evaluation(total, targets, (), min_cell=study.evaluation.min_cell).metrics
+        total += _counts(weights, rows, study, statistics, fold)
+    return _figures(total, study)
+
+
+def _score_apart(
+    weights: Weights, own: str, sites: Mapping[str, Rows], study: Study, statistics: Statistics
+) -> _Alone:
+    """The figures of a site's own model on the test rows of all sites, and of the others alone."""
+    counts = {site: _counts(weights, rows, study, statistics, Rows.test) for site, rows in sites.items()}
+    total = np.sum(list(counts.values()), axis=0)
+    return _figures(total, study), _figures(total - counts[own], study)
+
+
+def _counts(
+    weights: Weights, rows: Rows, study: Study, statistics: Statistics, fold: Callable[[Rows], Rows]
+) -> NDArray[np.int64]:
+    """A site's counts of a fold of its rows, as it would send them."""
+    scored = fold(rows)
+    own = site_statistics(rows.training().inputs(), statistics, study)
+    scores = predict(weights, own, study, scored.inputs())
+    return encode_evaluation(scores, scored.labels, scored.person, scored.groups, targets_of(study), ())
+
+
+def _figures(counts: NDArray[np.int64], study: Study) -> Scores:
+    return decode_evaluation(counts, targets_of(study), (), min_cell=study.evaluation.min_cell).metrics
 
 
 def _row(target: Target, prefix: str, model: str, scores: Sequence[Scores]) -> ComparisonRow:

@@ -38,7 +38,7 @@ def reference_rows(
     """Train and score the references, pooled on this machine: over the sites that are in the run, and who consents there.
 
     Returns:
-      ``rows`` of the comparison, and ``local``: how each site's own model does on the test rows of all sites.
+      ``rows`` of the comparison, and ``local``: how each site's own model does on the test rows of the others.
     """
     workdir, study = Workdir(Path(workdir_path)), Study.from_canonical(study_bytes)
     exchange = open_exchange(str(workdir.exchange))
@@ -48,7 +48,10 @@ def reference_rows(
     references = train_references(usable, study, _statistics(workdir, run), seed=seed)
     targets = targets_of(study)
     names = [prefix_of(target, targets) + headline_metric(target) for target in targets]
-    local = {site: {name: each.get(name) for name in names} for site, each in references.local.items()}
+    local = {
+        site: {name: None if (value := each.get(name)) is None else round(value, 2) for name in names}
+        for site, each in references.elsewhere.items()
+    }
     return {"rows": [asdict(row) for row in references.rows], "local": local}
 
 

@@ -20,7 +20,11 @@ _THRESHOLDS = ("threshold", "sensitivity", "specificity", "ppv", "npv", "flagged
 
 def evaluation_section(report: Report) -> str:
     """Plots and tables of every outcome of every study; empty where no study has any."""
-    parts = [_outcome(study, outcome) for study in report.studies for outcome in study.outcome_names]
+    parts = [
+        part
+        for study in report.studies
+        for part in (*(_outcome(study, outcome) for outcome in study.outcome_names), _sites(study))
+    ]
     found = "".join(parts)
     return f"<h2>Evaluation</h2><p>{escape(_WHY)}</p>{found}" if found else ""
 
@@ -46,6 +50,23 @@ def _outcome(study: StudyReport, outcome: str) -> str:
         + (details("Subgroups", _subgroups(rows)) if rows else "")
         + "</section>"
     )
+
+
+def _sites(study: StudyReport) -> str:
+    """How the model does at each site that shares it, and with references how each site's own model does at the others."""
+    kinds = [("this model here", study.site_figures), ("own model at the others", study.local_models)]
+    columns = [
+        (f"{title}: {name.replace('.', ' ')}", told, name)
+        for title, told in kinds
+        for name in dict.fromkeys(n for each in told.values() for n in each)
+    ]
+    sites = sorted({*study.site_figures, *study.local_models})
+    rows = [
+        (site, *(_cell(told[site].get(name)) if site in told else "-" for _, told, name in columns))
+        for site in sites
+    ]
+    head = ("hospital", *(title for title, _, _ in columns))
+    return details(f"By hospital, {study.study}", table(head, rows, numbers=True)) if sites else ""
 
 
 def _plots(tables: Mapping[str, Lines], rows: Sequence[SubgroupRow], figures: Figures) -> str:

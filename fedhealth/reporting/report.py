@@ -118,7 +118,7 @@ class StudyReport(Part):
 
     ``outcome`` is the first of ``outcomes`` (empty where it is the only one). ``metrics`` and ``tables`` are the
     registered model's, by the flat names of `fedhealth.evaluation.Evaluation`. ``site_figures`` are its headlines at each
-    site that shares them; ``local_models`` those of each site's own model on the test rows of all sites (references).
+    site that shares them; ``local_models`` those of each site's own model on the test rows of the other sites (references).
     """
 
     schema_version: Literal[1] = 1

@@ -193,6 +193,19 @@ def test_gains_are_told_by_outcome(report):
     assert "+0.000 R²" in text
 
 
+def test_a_hospital_stands_with_its_figures_and_its_own_models():
+    told = evaluated_report().model_copy(
+        update={
+            "site_figures": {"north": {"auroc": 0.71}},
+            "local_models": {"north": {"auroc": 0.64}, "south": {"auroc": None}},
+        }
+    )
+    shown = cells(render_html(make_report((told,), open_with={})))
+    assert has(shown, "this model here: auroc", "own model at the others: auroc")
+    assert has(shown, "north", "0.710", "0.640")
+    assert has(shown, "south", "-", "suppressed")
+
+
 def test_names_of_outcomes_and_classes_are_escaped():
     evil = "<img src=x onerror=alert(1)>"
     targets = (Target(evil, "classes", outputs=3, classes=(evil, "b", "c")), TARGETS[0])

@@ -39,6 +39,9 @@ def test_all_models_are_scored_on_all_sites_test_rows(references, sites):
     rows = sum(int(site.is_test.sum()) for site in sites.values())
     assert {scores["n"] for scores in references.metrics.values()} == {rows}
     assert {scores["n"] for scores in references.local.values()} == {rows}
+    for name, scores in references.elsewhere.items():
+        assert scores["n"] == rows - sites[name].is_test.sum()
+        assert scores["auroc"] != references.local[name]["auroc"]
 
 
 def test_training_together_beats_the_mean_of_training_alone(references):
