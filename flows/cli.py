@@ -361,7 +361,9 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _write_json(path: Path | None, text: str) -> None:
+    """Write a result, of which some hold a site's exact counts: for the owner alone."""
     if path is not None:
+        path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
 
 

@@ -120,14 +120,18 @@ def match_references(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def _conditional(database: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """``Patient?identifier=system|value`` -> ``Patient/id``, where exactly one patient has the identifier."""
-    return dict(
-        database.execute(
-            "SELECT 'Patient?identifier=' || coalesce(i.system, '') || '|' || i.value, min(ref) "
-            "FROM (SELECT ref, unnest(identifier) AS i FROM p_Patient) WHERE i.value IS NOT NULL "
-            "GROUP BY ALL HAVING count(DISTINCT ref) = 1"
-        ).fetchall()
-    )
+    """``Type?identifier=system|value``, or without a system ``Type?identifier=value`` -> ``Type/id``, where exactly one has it."""
+    found: dict[str, str] = {}
+    for name in ("Patient", "Encounter", "Organization", "Medication"):
+        for asked in ("coalesce(i.system, '') || '|' || i.value", "i.value"):
+            found |= dict(
+                database.execute(
+                    f"SELECT '{name}?identifier=' || {asked} AS asked, min(ref) "
+                    f"FROM (SELECT ref, unnest(identifier) AS i FROM p_{name}) WHERE i.value IS NOT NULL "
+                    "GROUP BY asked HAVING count(DISTINCT ref) = 1"
+                ).fetchall()
+            )
+    return found
 
 
 def match_quantities(database: duckdb.DuckDBPyConnection, *, site_map: SiteMap) -> None:

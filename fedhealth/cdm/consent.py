@@ -61,12 +61,9 @@ def keep_consents(database: duckdb.DuckDBPyConnection) -> None:
     Consents that are quarantined stand in it as denials, without ``seq``.
     """
     reject(database, "Consent", "excluded", "other_scope", f"NOT ({_IS_RESEARCH} OR {_SAYS_NO_SCOPE})")
+    foreign = "SELECT d.ref FROM pointed d JOIN foreign_patient f ON f.ref = d.target"
+    reject(database, "Consent", "excluded", "other_organization", f"patient.reference IN ({foreign})")
     subject_checks(database, "Consent", field="patient")
-    database.execute(
-        "INSERT INTO rejected SELECT p.seq, 'Consent', 'excluded', 'other_organization', 'Consent' FROM p_Consent p "
-        "ANTI JOIN rejected USING (seq) JOIN pointed d ON d.ref = p.patient.reference "
-        "JOIN foreign_patient f ON f.ref = d.target"
-    )
     database.execute(_CONSENT)
     texts = database.execute("SELECT DISTINCT policy, provision, is_modified FROM consent").fetchall()
     said = [

@@ -232,8 +232,10 @@ CREATE TABLE out_visit_detail AS
 SELECT s.seq, s.key AS visit_detail_id, visit.person_id,
        CASE WHEN s.is_icu THEN {VISIT_INTENSIVE_CARE} ELSE s.concept_id END AS visit_detail_concept_id,
        s.began::DATE AS visit_detail_start_date, moment(s.start_text) AS visit_detail_start_datetime,
-       coalesce(day_of(s.end_text), visit.end_date) AS visit_detail_end_date,
-       CASE WHEN s.end_text IS NULL THEN moment(visit.end_text) ELSE moment(s.end_text) END AS visit_detail_end_datetime,
+       greatest(coalesce(day_of(s.end_text), visit.end_date), s.began::DATE) AS visit_detail_end_date,
+       CASE WHEN s.end_text IS NOT NULL THEN moment(s.end_text)
+            WHEN visit.end_text IS NOT NULL THEN greatest(moment(visit.end_text), moment(s.start_text)) END
+       AS visit_detail_end_datetime,
        {TYPE_EHR} AS visit_detail_type_concept_id, visit.care_site_id,
        visit.key AS visit_occurrence_id, s.ref
 FROM stay s JOIN root ON root.ref = s.ref AND depth > 0 JOIN visit ON visit.ref = root.top

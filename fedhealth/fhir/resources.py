@@ -60,6 +60,7 @@ class ResourceShape:
 
 
 _REFERENCE = {"reference": "VARCHAR"}
+_IDENTIFIERS = [{"system": "VARCHAR", "value": "VARCHAR"}]
 _PERIOD = {"start": "VARCHAR", "end": "VARCHAR"}
 _CONCEPT = {"coding": "JSON"}
 _META = {"lastUpdated": "VARCHAR", "versionId": "VARCHAR", "fhirVersion": "VARCHAR"}
@@ -167,8 +168,10 @@ _EVENT = {"subject": _REFERENCE, "encounter": _REFERENCE, "code": _CONCEPT}
 _CANCELLED = (("status = 'entered-in-error'", "entered_in_error"), ("status = 'cancelled'", "cancelled"))
 
 SHAPES: dict[str, ResourceShape] = {
-    "Organization": ResourceShape(_fields("Organization"), _foreign("Organization")),
-    "Medication": ResourceShape(_fields("Medication", code=_CONCEPT), _foreign("Medication")),
+    "Organization": ResourceShape(_fields("Organization", identifier=_IDENTIFIERS), _foreign("Organization")),
+    "Medication": ResourceShape(
+        _fields("Medication", code=_CONCEPT, identifier=_IDENTIFIERS), _foreign("Medication")
+    ),
     "Patient": ResourceShape(
         _fields(
             "Patient",
@@ -177,7 +180,7 @@ SHAPES: dict[str, ResourceShape] = {
             deceasedDateTime="VARCHAR",
             deceasedBoolean="BOOLEAN",
             managingOrganization=_REFERENCE,
-            identifier=[{"system": "VARCHAR", "value": "VARCHAR"}],
+            identifier=_IDENTIFIERS,
             extension=[
                 {"url": "VARCHAR", "extension": [{"url": "VARCHAR", "valueCoding": {"code": "VARCHAR"}}]}
             ],
@@ -194,6 +197,7 @@ SHAPES: dict[str, ResourceShape] = {
             partOf=_REFERENCE,
             priority=_CONCEPT,
             serviceProvider=_REFERENCE,
+            identifier=_IDENTIFIERS,
             hospitalization={"admitSource": _CONCEPT, "dischargeDisposition": _CONCEPT},
             reason="JSON",
         ),

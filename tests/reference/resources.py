@@ -127,13 +127,16 @@ class Extract:
         return None
 
     def _index_identifiers(self):
-        """``Patient?identifier=system|value`` of the identifiers that one patient alone has."""
+        """``Type?identifier=system|value``, with or without the system, of the identifiers that one resource alone has."""
         owners = defaultdict(set)
-        for name, patient in self.kept["Patient"].items():
-            for identifier in patient.get("identifier", []):
-                if identifier.get("value") is not None:
-                    text = f"Patient?identifier={identifier.get('system', '')}|{identifier['value']}"
-                    owners[text].add(f"Patient/{name}")
+        for kind in ("Patient", "Encounter", "Organization", "Medication"):
+            for name, resource in self.kept[kind].items():
+                for identifier in resource.get("identifier", []):
+                    if (value := identifier.get("value")) is not None:
+                        owners[f"{kind}?identifier={identifier.get('system', '')}|{value}"].add(
+                            f"{kind}/{name}"
+                        )
+                        owners[f"{kind}?identifier={value}"].add(f"{kind}/{name}")
         self.by_identifier = {text: min(found) for text, found in owners.items() if len(found) == 1}
 
 

@@ -229,9 +229,20 @@ def test_encounters_and_patients_of_another_organisation_are_excluded(load, tmp_
         PULSE | {"id": "1", "encounter": {"reference": "Encounter/a"}},
         PULSE | {"id": "2", "encounter": {"reference": "Encounter/b"}},
         PULSE | {"id": "3", "subject": {"reference": "Patient/bo"}},
+        {
+            "resourceType": "Consent",
+            "id": "d",
+            "status": "active",
+            "scope": coded("http://terminology.hl7.org/CodeSystem/consentscope", "research"),
+            "category": [coded("http://loinc.org", "59284-0")],
+            "patient": {"reference": "Patient/bo"},
+            "dateTime": "2025-03-01",
+            "policyRule": coded("http://terminology.hl7.org/CodeSystem/v3-ActCode", "OPTIN"),
+            "provision": {"type": "deny"},
+        },
     ]
     loaded = load(resources, site_map=tmp_path)
-    for kind, n in (("Patient", 1), ("Encounter", 2), ("Observation", 2)):
+    for kind, n in (("Patient", 1), ("Encounter", 2), ("Observation", 2), ("Consent", 1)):
         assert loaded.reasons(kind) == {"excluded:other_organization": n}, kind
 
 

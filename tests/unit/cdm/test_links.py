@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from simulator.hospital import ACT, SECRET, encounter, event, key, observation, patient
+from simulator.hospital import ACT, RXNORM, SECRET, coded, encounter, event, key, observation, patient
 
 from fedhealth.cdm.keys import keyed_ids
 
@@ -21,6 +21,7 @@ def pulse(name="p", **fields):
         "Patient/ada/_history/2",
         "https://ehr.example/fhir/Patient/ada",
         "Patient?identifier=urn:mrn|7",
+        "Patient?identifier=7",
     ],
 )
 def test_every_spelling_of_a_reference_finds_the_patient(load, reference):
@@ -35,6 +36,35 @@ def test_a_bundle_entry_is_found_by_its_full_url(load):
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     loaded = load(files={"a.json": json.dumps(bundle).encode()})
     assert loaded.column("measurement", "person_id") == [key("Patient/ada")]
+
+
+def test_encounters_organizations_and_medications_are_found_by_their_identifier(load):
+    def named(value):
+        return [{"system": "urn:house", "value": value}]
+
+    visit = encounter(
+        "e", identifier=named("v1"), serviceProvider={"reference": "Organization?identifier=urn:house|o1"}
+    )
+    drug = {"code": coded(RXNORM, "1191")}
+    order = {"status": "active", "intent": "order", "authoredOn": "2021-05-02"}
+    loaded = load(
+        [
+            patient("ada"),
+            {"resourceType": "Organization", "id": "o", "identifier": named("o1")},
+            {"resourceType": "Medication", "id": "m", "identifier": named("m1")} | drug,
+            visit,
+            pulse(encounter={"reference": "Encounter?identifier=urn:house|v1"})
+            | {"subject": {"reference": "Patient/ada"}},
+            event("MedicationRequest", "r", **order)
+            | {
+                "subject": {"reference": "Patient/ada"},
+                "medicationReference": {"reference": "Medication?identifier=m1"},
+            },
+        ]
+    )
+    assert loaded.column("visit_occurrence", "care_site_id") == [key("Organization/o")]
+    assert loaded.account.links["measurement"].reference == 1
+    assert loaded.column("drug_exposure", "drug_source_value") == [f"{RXNORM}|other"]  # rare, but read
 
 
 def test_an_identifier_of_two_patients_finds_neither(load):
@@ -109,6 +139,18 @@ def test_parts_of_a_stay_are_details_of_the_outermost_one(load):
     loaded = load([patient("ada"), encounter("stay"), ward, room])
     assert loaded.column("visit_occurrence", "visit_occurrence_id") == [key("Encounter/stay")]
     assert loaded.column("visit_detail", "visit_occurrence_id") == [key("Encounter/stay")] * 2
+
+
+@pytest.mark.parametrize("end", [{}, {"end": "2021-05-06T12:00:00Z"}], ids=["open", "ended"])
+def test_a_part_that_starts_after_its_stay_does_not_end_before_it_starts(load, end):
+    late = {"start": "2021-05-06T08:00:00Z"} | end
+    ward = encounter("ward", partOf={"reference": "Encounter/stay"}, period=late)
+    loaded = load([patient("ada"), encounter("stay"), ward])
+    start, last, day = loaded.one(
+        "visit_detail", "visit_detail_start_datetime", "visit_detail_end_datetime", "visit_detail_end_date"
+    )
+    assert last == (start.replace(hour=12) if end else start)
+    assert day == start.date()
 
 
 def test_a_circle_of_encounters_and_intensive_care_in_nothing_are_quarantined(load):
