@@ -120,7 +120,7 @@ def match_references(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def _conditional(database: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """``Type?identifier=system|value``, or without a system ``Type?identifier=value`` -> ``Type/id``, where exactly one has it."""
+    """``Type?identifier=system|value`` and ``Type?identifier=value`` -> ``Type/id``, where exactly one resource has it."""
     found: dict[str, str] = {}
     for name in ("Patient", "Encounter", "Organization", "Medication"):
         for asked in ("coalesce(i.system, '') || '|' || i.value", "i.value"):

@@ -5,8 +5,9 @@ registered and never leave the process; what comes out is metrics over all sites
 all others.
 
 All references share one optimiser (`REFERENCE_SGD`; Adam for a recurrent network), one initial model and the same
-number of passes over the data, so that they differ only in who trains with whom. Where the study stops early, each keeps
-its best pass by the validation rows that it may see, and ends with the study's patience. The study's own optimiser is not
+number of passes over the data, so that they differ only in who trains with whom. Where the study stops early, each ends
+with its patience and keeps its best round by the validation rows of all sites: also a site's own model, which is more
+than it could know alone. The study's own optimiser is not
 used: a learning rate chosen for noisy gradients would handicap the references. Nor is its algorithm: all is plain
 federated averaging of every parameter.
 """
@@ -30,7 +31,7 @@ from fedhealth.evaluation import (
     prefix_of,
 )
 from fedhealth.features.rows import Rows
-from fedhealth.models.networks import initial_weights, network_inputs
+from fedhealth.models.networks import initial_weights, network_inputs, score_inputs
 from fedhealth.models.preprocess import site_statistics
 from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
@@ -143,11 +144,13 @@ def _trained(
     def score(weights: Weights) -> Scores:
         return _score(weights, site_rows.values(), study, statistics)
 
-    def kept_by(*sites: str) -> _Kept:
-        return _Kept(study, statistics, [site_rows[site] for site in sites])
+    signal = _signal(list(site_rows.values()), study, statistics)
+
+    def kept() -> _Kept:
+        return _Kept(study.training.early_stopping.patience, signal)
 
     with one_thread():
-        own = _alone(datasets, start, study, seed, [kept_by(site) for site in trained])
+        own = _alone(datasets, start, study, seed, [kept() for _ in datasets])
         local = {
             site: _score_apart(weights, site, site_rows, study, statistics)
             for site, weights in zip(trained, own, strict=True)
@@ -158,13 +161,9 @@ def _trained(
             ("federated_naive", np.full(len(sizes), 1.0 / len(sizes))),
             ("federated", sizes / sizes.sum()),
         ):
-            metrics[name] = score(
-                _together(datasets, start, study, seed, shares.tolist(), kept_by(*site_rows))
-            )
+            metrics[name] = score(_together(datasets, start, study, seed, shares.tolist(), kept()))
             done(name)
-        metrics["centralised"] = score(
-            _alone([_pooled(datasets)], start, study, seed, [kept_by(*site_rows)])[0]
-        )
+        metrics["centralised"] = score(_alone([_pooled(datasets)], start, study, seed, [kept()])[0])
         done("centralised")
     return local, metrics
 
@@ -232,41 +231,52 @@ def _passes(study: Study) -> int:
 
 @dataclass(slots=True)
 class _Kept:
-    """The model that a training ends with: the last, or where the study stops early the best by validation rows.
+    """The model that a training ends with: with patience the one of the best signal, else the last.
 
     Args:
-      study: gives patience and the metric, that of its first target.
-      statistics: the consortium's.
-      sites: the rows that the model may be chosen by.
+      patience: rounds without a gain after which the training ends; None: it does not.
+      signal: of a model; None if it may not be told.
     """
 
-    study: Study
-    statistics: Statistics
-    sites: Sequence[Rows]
+    patience: int | None
+    signal: Callable[[Weights], float | None]
     weights: Weights = field(default_factory=dict)
     _best: float | None = None
     _since: int = 0
 
     @property
     def is_final(self) -> bool:
-        """Whether the best is so many passes old as the study has patience."""
-        patience = self.study.training.early_stopping.patience
-        return patience is not None and self._best is not None and self._since >= patience
+        """Whether the best is so many rounds old as there is patience."""
+        return self.patience is not None and self._best is not None and self._since >= self.patience
 
     def offer(self, weights: Weights) -> None:
-        """Take weights that are better, or as long as no figure may be told."""
-        if self.study.training.early_stopping.patience is None:
-            self.weights = weights
-            return
+        """Take weights that are better, or any as long as no signal is told."""
         if self.is_final:
             return
-        targets = targets_of(self.study)
-        rows = Rows.validation if self.study.validation else Rows.test
-        name = prefix_of(targets[0], targets) + headline_metric(targets[0])
-        signal = _score(weights, self.sites, self.study, self.statistics, rows).get(name)
+        signal = None if self.patience is None else self.signal(weights)
         self._since += 1
         if self._best is None or (signal is not None and signal > self._best):
             self.weights, self._best, self._since = weights, signal, 0
+
+
+def _signal(sites: Sequence[Rows], study: Study, statistics: Statistics) -> Callable[[Weights], float | None]:
+    """The pooled metric of the study's first target on the rows by which it chooses, of all sites."""
+    folds = [rows.validation() if study.validation else rows.test() for rows in sites]
+    prepared = [
+        network_inputs(fold.inputs(), site_statistics(rows.training().inputs(), statistics, study), study)
+        for rows, fold in zip(sites, folds, strict=True)
+    ]
+    inputs = [np.concatenate(arrays) for arrays in zip(*prepared, strict=True)]
+    labels = np.concatenate([fold.labels for fold in folds])
+    person, groups = (np.concatenate([getattr(f, name) for f in folds]) for name in ("person", "groups"))
+    targets = targets_of(study)
+    name = prefix_of(targets[0], targets) + headline_metric(targets[0])
+
+    def signal(weights: Weights) -> float | None:
+        scores = score_inputs(weights, study, inputs)
+        return _figures(encode_evaluation(scores, labels, person, groups, targets, ()), study).get(name)
+
+    return signal
 
 
 def _alone(
@@ -307,17 +317,11 @@ def _together(
     return kept.weights
 
 
-def _score(
-    weights: Weights,
-    sites: Iterable[Rows],
-    study: Study,
-    statistics: Statistics,
-    fold: Callable[[Rows], Rows] = Rows.test,
-) -> Scores:
+def _score(weights: Weights, sites: Iterable[Rows], study: Study, statistics: Statistics) -> Scores:
     """Pooled figures on all sites' test rows, from the same counts as those of the study's own model."""
     total = np.zeros(evaluation_length(targets_of(study), ()), dtype=np.int64)
     for rows in sites:
-        total += _counts(weights, rows, study, statistics, fold)
+        total += _counts(weights, rows, study, statistics)
     return _figures(total, study)
 
 
@@ -325,19 +329,17 @@ def _score_apart(
     weights: Weights, own: str, sites: Mapping[str, Rows], study: Study, statistics: Statistics
 ) -> _Alone:
     """The figures of a site's own model on the test rows of all sites, and of the others alone."""
-    counts = {site: _counts(weights, rows, study, statistics, Rows.test) for site, rows in sites.items()}
+    counts = {site: _counts(weights, rows, study, statistics) for site, rows in sites.items()}
     total = np.sum(list(counts.values()), axis=0)
     return _figures(total, study), _figures(total - counts[own], study)
 
 
-def _counts(
-    weights: Weights, rows: Rows, study: Study, statistics: Statistics, fold: Callable[[Rows], Rows]
-) -> NDArray[np.int64]:
-    """A site's counts of a fold of its rows, as it would send them."""
-    scored = fold(rows)
+def _counts(weights: Weights, rows: Rows, study: Study, statistics: Statistics) -> NDArray[np.int64]:
+    """A site's counts of its test rows, as it would send them."""
+    test = rows.test()
     own = site_statistics(rows.training().inputs(), statistics, study)
-    scores = predict(weights, own, study, scored.inputs())
-    return encode_evaluation(scores, scored.labels, scored.person, scored.groups, targets_of(study), ())
+    scores = predict(weights, own, study, test.inputs())
+    return encode_evaluation(scores, test.labels, test.person, test.groups, targets_of(study), ())
 
 
 def _figures(counts: NDArray[np.int64], study: Study) -> Scores:

@@ -253,7 +253,13 @@ def score_network(
     Raises:
       ValueError: shapes do not fit.
     """
-    arrays = network_inputs(rows, statistics, study)
+    return score_inputs(weights, study, network_inputs(rows, statistics, study))
+
+
+def score_inputs(
+    weights: Mapping[str, NDArray[np.float32]], study: Study, arrays: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """`score_network` of rows that `network_inputs` has prepared."""
     network = build_network(study, inputs=arrays[0].shape[1])
     load_weights(network, weights)
     network.eval()
