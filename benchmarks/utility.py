@@ -4,8 +4,8 @@
 
 Every seed is another consortium of synthetic hospitals (`fedhealth synth`), and one `fedhealth study run --references` over
 four studies of `infra/studies` without differential privacy: the federated model is the registered one, trained
-under secure aggregation; the others are trained on the same rows on this machine. Passes and patience were chosen on seed 0. All are scored on the test rows of all
-sites together, the personalised models each on its own site's.
+under secure aggregation; the others are trained on the same rows on this machine. Passes and patience were chosen on
+seed 0. All are scored on the test rows of all sites together, the personalised models each on its own site's.
 
 Per outcome and model: mean and standard deviation over the seeds of AUROC, or R2 of the length of stay. `gain` is the
 federated model's over the mean local-only one's, as a share of the latter; `gap` is centralised minus federated.
