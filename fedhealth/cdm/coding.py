@@ -10,6 +10,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from fedhealth.cdm.wards import LOCATIONS
 from fedhealth.fhir.references import resolve_references
 from fedhealth.vocabulary.concepts import MEASUREMENTS, UNITS
 from fedhealth.vocabulary.maps import STANDARD_SYSTEMS, Coding, Field, best_match
@@ -95,7 +96,7 @@ def match_references(database: duckdb.DuckDBPyConnection) -> None:
             for name, fields in places.items()
             for field in fields
         )
-        + f" UNION ALL SELECT {CONSENT_SUBJECT} FROM p_Consent"
+        + f" UNION ALL SELECT {CONSENT_SUBJECT} FROM p_Consent UNION ALL SELECT unnest({LOCATIONS}) FROM p_Encounter"
     )
     references = [
         row[0]

@@ -95,6 +95,10 @@ def _map_type(
         database.execute(
             f"INSERT INTO tally SELECT 'link', '{table}', link, count(*) FROM out_{table} GROUP BY link"
         )
+        database.execute(
+            "INSERT INTO tally SELECT 'note', 'time_is_date_only', '', count(*) "
+            f"FROM out_{table} WHERE {EVENT_TABLES[table].day}time IS NULL"
+        )
         _count_unmapped(database, table)
     union = " UNION ALL ".join(f"SELECT seq FROM out_{table}" for table in tables)
     database.execute(

@@ -14,6 +14,7 @@ from fedhealth.cdm.consent import keep_consents
 from fedhealth.cdm.staged import QUANTITY, REFERENCES, TIMES, parsed_fields, staged_columns
 from fedhealth.cdm.validating import settle_verdicts
 from fedhealth.cdm.visits import keep_encounters, keep_patients, outermost_stays
+from fedhealth.cdm.wards import find_wards
 from fedhealth.cdm.workspace import SMALL_TABLES, has, read_plan, save, saved, step
 from fedhealth.fhir.resources import SHAPES, verdicts
 from fedhealth.vocabulary.site_map import SiteMap
@@ -22,8 +23,8 @@ WHOLE = ("Patient", "Encounter", "Organization", "Medication", "Consent")
 """The types whose resources are all brought together here."""
 
 
-def gather(work: Path) -> None:
-    """Make the lookups of a working folder all of whose parts are scanned."""
+def gather(work: Path, *, site_secret: bytes) -> None:
+    """Make the lookups of a working folder all of whose parts are scanned; the secret keys what has no id of its own."""
     plan = read_plan(work)
     mapped = plan.mapped()
     lookup = work / "lookup"
@@ -40,6 +41,7 @@ def gather(work: Path) -> None:
         keep_patients(database)
         keep_encounters(database, mapped.settings)
         outermost_stays(database)
+        find_wards(database, mapped.settings.intensive_care_locations, site_secret=site_secret)
         keep_consents(database)
         _make_places(database)
         match_quantities(database, site_map=mapped)
@@ -190,6 +192,8 @@ _DETAIL = """
 CREATE TABLE detail AS
 SELECT stay.person_id, stay.key, stay.began, stay.ended, visit.key AS visit_id
 FROM stay JOIN root USING (ref) JOIN visit ON visit.ref = root.top WHERE depth > 0
+UNION ALL
+SELECT ward.person_id, ward.key, ward.began, ward.ended, visit.key FROM ward JOIN visit ON visit.ref = ward.top
 """
 
 
@@ -221,6 +225,7 @@ _LOOKUPS = {
     "stay": "FROM stay",
     "root": "FROM root",
     "visit": "FROM visit",
+    "ward": "FROM ward",
     "organization": "SELECT seq, key, id FROM p_Organization ANTI JOIN rejected USING (seq)",
     "consent_said": "FROM consent_said",
     "medication": "SELECT seq FROM p_Medication ANTI JOIN rejected USING (seq)",

@@ -87,9 +87,6 @@ def make_items(
         "INSERT INTO tally SELECT 'value', state, '', count(*) FROM valued "
         "WHERE state IS NOT NULL AND state <> 'source' GROUP BY state"
     )
-    database.execute(
-        "INSERT INTO tally SELECT 'note', 'time_is_date_only', '', count(*) FROM valued WHERE time IS NULL"
-    )
 
 
 def _add_components(database: duckdb.DuckDBPyConnection, files: list[Path], site_secret: bytes) -> None:

@@ -104,7 +104,7 @@ def harmonize(
             with clock.stage("validate"):
                 sum(do("validate", validation_tasks(work)))
             with clock.stage("check"):
-                gather(work)
+                gather(work, site_secret=site_secret)
             with clock.stage("map"):
                 sum(do("map", scanned_blocks(work)))
         close_blocks()

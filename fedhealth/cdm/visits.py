@@ -183,7 +183,7 @@ def outermost_stays(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def write_visits(database: duckdb.DuckDBPyConnection) -> None:
-    """Make out_visit_occurrence, out_visit_detail and out_visit_extra; needs ``followed``.
+    """Make out_visit_occurrence, out_visit_detail and out_visit_extra; needs ``followed`` and ``ward``.
 
     An open encounter ends when its person's follow-up does, without a time, and is "still patient".
     """
@@ -238,7 +238,9 @@ SELECT s.seq, s.key AS visit_detail_id, visit.person_id,
        AS visit_detail_end_datetime,
        {TYPE_EHR} AS visit_detail_type_concept_id, visit.care_site_id,
        visit.key AS visit_occurrence_id, s.ref
-FROM stay s JOIN root ON root.ref = s.ref AND depth > 0 JOIN visit ON visit.ref = root.top
+FROM (SELECT * FROM stay UNION ALL BY NAME SELECT *, true AS is_icu FROM ward) s
+JOIN (SELECT ref, top FROM root WHERE depth > 0 UNION ALL SELECT ref, top FROM ward) r ON r.ref = s.ref
+JOIN visit ON visit.ref = r.top
 """
 
 PERSON_DEATH = f"""

@@ -198,6 +198,7 @@ SHAPES: dict[str, ResourceShape] = {
             priority=_CONCEPT,
             serviceProvider=_REFERENCE,
             identifier=_IDENTIFIERS,
+            location=[{"location": _REFERENCE, "status": "VARCHAR", "period": _PERIOD}],
             hospitalization={"admitSource": _CONCEPT, "dischargeDisposition": _CONCEPT},
             reason="JSON",
         ),

@@ -37,6 +37,7 @@ class SiteSettings(BaseModel):
       unit_inference: whether a missing unit may be inferred when exactly one unit is plausible.
       default_class_system: system of encounter classes that name none.
       organizations: ids of the Organizations that are this site (empty: all).
+      intensive_care_locations: ids of the Locations that are intensive care, or references to them as Encounters write them.
       profile: how the CDM is de-identified.
       keep_weekday: whether dates move by whole weeks (``limited-dataset``).
       anonymizer: name of a configuration of Microsoft's FHIR anonymizer in the folder, to be followed as well.
@@ -52,6 +53,7 @@ class SiteSettings(BaseModel):
     unit_inference: bool = False
     default_class_system: str = ""
     organizations: tuple[str, ...] = ()
+    intensive_care_locations: tuple[str, ...] = ()
     profile: Profile = "local-only"
     keep_weekday: bool = False
     anonymizer: str | None = None

@@ -145,6 +145,7 @@ def test_the_two_paths_agree_on_the_synthea_sample(tmp_path):
 
 
 ACUTE = {"class": {"system": ACT, "code": "ACUTE"}}
+UNIT_2 = "Location?identifier=urn:house|2"
 EXPIRED = {"hospitalization": {"dischargeDisposition": coded(DISPOSITION, "exp")}}
 WHEN = (
     *("2021", "2021-05", "2021-05-02", "2021-05-02T09:00:00Z", "2021-05-02T23:30:00-05:00"),
@@ -210,6 +211,26 @@ def nests():
     yield encounter("alone", **ACUTE)
     yield observation("in-open", "8867-4", 60, "/min", effectiveDateTime="2021-05-03T00:00:00Z")
     yield observation("by-part", "8867-4", 60, "/min", encounter={"reference": "Encounter/f"})
+
+
+def wards():
+    """Encounters with locations: named or not, planned, of every period, inside other encounters, in intensive care already."""
+    places = ("Location/icu", "https://ehr.example/fhir/Location/icu", "Location/ward", UNIT_2, "Location/")
+    for place, status in product(places, (None, "active", "planned", "reserved")):
+        said = {} if status is None else {"status": status}
+        yield encounter("x", location=[{"location": {"reference": place}} | said])
+    for start, end in product(ENDS, ENDS):
+        period = {k: v for k, v in (("start", start), ("end", end)) if v is not None}
+        yield encounter("x", location=[{"location": {"reference": "Location/icu"}, "period": period}])
+    beds = [
+        {"location": {"reference": "Location/icu"}, "period": {"start": f"2021-05-0{n}"}} for n in (1, 2, 3)
+    ]
+    yield encounter("x", location=[*beds, {"status": "active"}, {"location": {}}])
+    yield encounter("x", location=beds, period={"start": "2021-05-01T08:00:00Z"})
+    yield encounter("x", location=beds, partOf={"reference": "Encounter/stay"})
+    yield encounter("x", location=beds, **ACUTE, partOf={"reference": "Encounter/stay"})
+    for hour in (0, 12, 23):
+        yield observation("x", "8867-4", 60, "/min", effectiveDateTime=f"2021-05-02T{hour:02}:00:00Z")
 
 
 def units():
@@ -433,6 +454,7 @@ def drugs():
 SPITE = {
     "times": lambda: numbered(times()),
     "nests": lambda: list(nests()),
+    "wards": lambda: numbered(wards()),
     "units": lambda: numbered(units()),
     "values": lambda: numbered(values()),
     "statuses": lambda: numbered(statuses()),
@@ -465,7 +487,12 @@ def spiteful(name):
 
 SETTINGS = {
     "plain": {},
-    "berlin": {"time_zone": "Europe/Berlin", "extract_date": date(2021, 5, 20), "unit_inference": True},
+    "berlin": {
+        "time_zone": "Europe/Berlin",
+        "extract_date": date(2021, 5, 20),
+        "unit_inference": True,
+        "intensive_care_locations": ["icu", UNIT_2],
+    },
 }
 
 

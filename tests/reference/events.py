@@ -57,10 +57,10 @@ def time_text(kind, resource):
     return next((text for text in found if text is not None), None)
 
 
-def keep_events(extract, stays, strangers, foreign_encounters, has_code, secret):
+def keep_events(extract, stays, wards, strangers, foreign_encounters, has_code, secret):
     """The events that are kept, each with its person and visit; the others are left out with a reason."""
     kept, stays_of = [], defaultdict(list)
-    for stay in stays.values():
+    for stay in (*stays.values(), *wards):
         stays_of[stay.person].append(stay)
     for kind in EVENTS:
         for resource in list(extract.kept[kind].values()):

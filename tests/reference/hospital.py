@@ -16,7 +16,7 @@ from reference.people import EVENT_DAYS, care_site_row, death_rows, keep_patient
 from reference.resources import Extract
 from reference.sources import hide
 from reference.times import Clock
-from reference.visits import keep_encounters, visit_concept, visit_rows
+from reference.visits import keep_encounters, visit_concept, visit_rows, wards_of
 
 CONCEPT = {
     "condition_occurrence": ("condition_concept_id", "condition_source_value"),
@@ -61,14 +61,15 @@ def harmonise(lines, *, secret, settings=None, concept_maps=()):
     def has_code(resource):
         return codes.match("measurement", resource.get("code", {}).get("coding")) is not None
 
-    events = keep_events(extract, stays, strangers, foreign, has_code, secret)
+    wards = wards_of(extract, stays, settings, secret)
+    events = keep_events(extract, stays, wards, strangers, foreign, has_code, secret)
     tables, values, links = _event_tables(events, codes, clock, extract, settings, secret)
     day = settings.get("extract_date") or latest_day(stays, tables, EVENT_DAYS)
     patients = extract.kept["Patient"]
     tables["person"] = [person_row(name, patient, clock, secret) for name, patient in patients.items()]
     tables["care_site"] = [care_site_row(name, secret) for name in extract.kept["Organization"]]
     sites = {row["reference"]: row["care_site_id"] for row in tables["care_site"]}
-    tables |= visit_rows(stays, sites, clock, day)
+    tables |= visit_rows(stays, wards, sites, clock, day)
     tables["death"] = death_rows(patients, stays, clock)
     tables["observation_period"] = period_rows(tables, day)
     _key_people(tables)

@@ -1,6 +1,6 @@
 """Encounters: the outermost ones are visits, those inside them visit details."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -158,7 +158,37 @@ def _never_ends(stay, above):
     return False
 
 
-def visit_rows(stays, care_sites, clock, extract_day):
+def wards_of(extract, stays, settings, secret):
+    """Times in a location that the site says is intensive care, as stays inside their encounter."""
+    named = settings.get("intensive_care_locations", [])
+    listed = {each for name in named for each in (name, "Location/" + name.removeprefix("Location/"))}
+    found = []
+    for stay in [stay for stay in stays.values() if not stay.is_icu]:
+        for n, told in enumerate(extract.kept["Encounter"][stay.name].get("location", [])):
+            reference, period = reference_of(told, "location"), told.get("period", {})
+            start, end = period.get("start", stay.start), period.get("end", stay.end)
+            if (
+                told.get("status") in ("planned", "reserved")
+                or not {reference, extract.target(reference)} & listed
+            ):
+                continue
+            if _time_fault({"start": start} | ({"end": end} if end else {}), extract.clock) is None:
+                name = f"{stay.name}#{n}"
+                began, ended = extract.clock.start(start), extract.clock.end(end)
+                key = keyed_id(f"Encounter/{name}", secret)
+                inside = {
+                    "start": start,
+                    "end": end,
+                    "began": began,
+                    "ended": ended,
+                    "is_icu": True,
+                    "outer": stay,
+                }
+                found.append(replace(stay, name=name, key=key, **inside))
+    return found
+
+
+def visit_rows(stays, wards, care_sites, clock, extract_day):
     """The rows of visit_occurrence, visit_detail and visit_extra."""
     visits = sorted((s for s in stays.values() if s.outer is None), key=lambda s: (s.began, s.key))
     before, occurrences, extras = {}, [], []
@@ -166,7 +196,8 @@ def visit_rows(stays, care_sites, clock, extract_day):
         occurrences.append(_visit_row(stay, care_sites, clock, extract_day, before.get(stay.person)))
         before[stay.person] = stay.key
         extras.append(_extra_row(stay))
-    details = [_detail_row(s, care_sites, clock, extract_day) for s in stays.values() if s.outer is not None]
+    inside = [*(s for s in stays.values() if s.outer is not None), *wards]
+    details = [_detail_row(s, care_sites, clock, extract_day) for s in inside]
     return {"visit_occurrence": occurrences, "visit_detail": details, "visit_extra": extras}
 
 
@@ -223,6 +254,13 @@ def _extra_row(stay):
     }
 
 
+def _detail_end(stay, visit, clock):
+    if stay.end is not None or visit.end is None:
+        return clock.moment(stay.end)
+    known = [moment for moment in (clock.moment(visit.end), clock.moment(stay.start)) if moment is not None]
+    return max(known, default=None)
+
+
 def _detail_row(stay, care_sites, clock, extract_day):
     visit = stay.visit
     return {
@@ -231,8 +269,10 @@ def _detail_row(stay, care_sites, clock, extract_day):
         "visit_detail_concept_id": INTENSIVE_CARE if stay.is_icu else stay.concept_id,
         "visit_detail_start_date": stay.began.date(),
         "visit_detail_start_datetime": clock.moment(stay.start),
-        "visit_detail_end_date": clock.day(stay.end) or _end_day(visit, clock, extract_day),
-        "visit_detail_end_datetime": clock.moment(stay.end or visit.end),
+        "visit_detail_end_date": max(
+            clock.day(stay.end) or _end_day(visit, clock, extract_day), stay.began.date()
+        ),
+        "visit_detail_end_datetime": _detail_end(stay, visit, clock),
         "visit_detail_type_concept_id": EHR,
         "care_site_id": care_sites.get(visit.provider),
         "visit_occurrence_id": visit.key,

@@ -153,6 +153,32 @@ def test_a_part_that_starts_after_its_stay_does_not_end_before_it_starts(load, e
     assert day == start.date()
 
 
+def test_times_in_a_unit_that_the_site_names_are_intensive_care(load, tmp_path):
+    (tmp_path / "site.yaml").write_text("intensive_care_locations: [icu-1]\n")
+    night = {"start": "2021-05-02T20:00:00Z", "end": "2021-05-03T06:00:00Z"}
+    locations = [
+        {"location": {"reference": "Location/ward-7"}},
+        {"location": {"reference": "Location/icu-1"}, "period": night},
+        {"location": {"reference": "Location/icu-1"}, "status": "planned"},
+        {
+            "location": {"reference": "Location/icu-1"},
+            "period": {"start": night["end"], "end": night["start"]},
+        },
+    ]
+    beats = pulse(effectiveDateTime="2021-05-03T01:00:00Z", encounter={"reference": "Encounter/stay"})
+    loaded = load([patient("ada"), encounter("stay", location=locations), beats], site_map=tmp_path)
+    assert loaded.one(
+        "visit_detail",
+        "visit_detail_id",
+        "visit_detail_concept_id",
+        "visit_detail_start_datetime::VARCHAR",
+        "visit_detail_end_datetime::VARCHAR",
+        "visit_occurrence_id",
+    ) == (key("Encounter/stay#1"), 32037, "2021-05-02 20:00:00", "2021-05-03 06:00:00", key("Encounter/stay"))
+    assert loaded.one("measurement", "visit_detail_id") == (key("Encounter/stay#1"),)
+    assert loaded.reasons("Encounter") == {}
+
+
 def test_a_circle_of_encounters_and_intensive_care_in_nothing_are_quarantined(load):
     circle = [encounter(a, partOf={"reference": f"Encounter/{b}"}) for a, b in (("x", "y"), ("y", "x"))]
     lost = encounter("unit", **ACUTE, partOf={"reference": "Encounter/gone"})
