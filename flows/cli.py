@@ -16,6 +16,7 @@ from rich.table import Table
 
 from fedhealth.config import FhirValidation, Profile
 from fedhealth.errors import ConfigError, FedHealthError, PolicyError
+from flows.pki_cli import pki_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +30,7 @@ export_app = typer.Typer(no_args_is_help=True, help="Hand a CDM on, inside the h
 app.add_typer(study_app, name="study")
 app.add_typer(export_app, name="export")
 app.add_typer(audit_app, name="audit")
+app.add_typer(pki_app, name="pki")
 
 
 def _checked_json(path: Path | None) -> Path | None:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,23 +78,43 @@ def create_private(path: Path, content: BaseModel) -> bool:
     Raises:
       ConfigError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.model_dump_json().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        _write(path, content.model_dump_json().encode(), 0o600, os.link)
     except FileExistsError:
         return False
     except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error.strerror})", "check space and permissions") from None
+        raise _unwritten(path, error) from None
     return True
+
+
+def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file, or replace it, whole or not at all.
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    try:
+        _write(path, data, mode, os.replace)
+    except OSError as error:
+        raise _unwritten(path, error) from None
+
+
+def _write(path: Path, data: bytes, mode: int, put: Callable[[Path, Path], None]) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _unwritten(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path} ({error.strerror})", "check space and permissions")
 
 
 def _sync_folder(folder: Path) -> None:

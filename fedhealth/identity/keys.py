@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedhealth.errors import ConfigError
@@ -114,6 +115,12 @@ class PartyKeys:
         return Signatures(
             ed25519=encode(self._ed25519.sign(message)), mldsa65=encode(self._mldsa65.sign(message))
         )
+
+    def signing_requests(
+        self, builder: CertificateSigningRequestBuilder
+    ) -> tuple[CertificateSigningRequest, CertificateSigningRequest]:
+        """A certificate signing request by the Ed25519 key, and one by the ML-DSA-65 key."""
+        return builder.sign(self._ed25519, None), builder.sign(self._mldsa65, None)
 
     def sign_roster(self, roster: Roster) -> SignedRoster:
         """Pin ``roster`` with the coordinator's signatures.

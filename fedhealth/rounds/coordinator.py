@@ -48,6 +48,7 @@ from fedhealth.rounds.objects import (
     survivors_needed,
 )
 from fedhealth.rounds.outcome import Attendance, RoundClosed
+from fedhealth.rounds.pinned_roster import certificates_in
 from fedhealth.rounds.progress import Progress, check_patterns
 from fedhealth.secagg.plan import SumPlan, threshold_for
 from fedhealth.study.spec import Study
@@ -86,9 +87,7 @@ class CoordinatorNode:
         check_run_id(run)
         check_patterns(study)
         self._keep_transferred(study, run, transferred)
-        self.log.append(
-            "roster", {"sites": len(self.board.roster.sites)}, {ROSTER_SUBJECT: self.board.roster.digest}
-        )
+        self._log_roster()
         key = study_key(study)
         digest = self.board.post(key, kind="study", payload=study.canonical(), study=study.digest)
         self.log.append(
@@ -319,6 +318,17 @@ class CoordinatorNode:
                 "copy model and digest from the version's tags in MLflow",
             )
         write_durably(self._transferred_path(run), weight_codec.to_bytes(weights))
+
+    def _log_roster(self) -> None:
+        """Log who may take part and, with an authority, post and log the certificates and revocations that say so."""
+        roster = self.board.roster
+        told, subjects = {"sites": len(roster.sites)}, {ROSTER_SUBJECT: roster.digest}
+        if (found := certificates_in(self.folder)) is not None:
+            number, payload = found
+            key = f"epochs/{roster.digest}/certificates/{number}"
+            subjects[key] = self.board.post(key, kind="certificates", payload=payload)
+            told["list_of_revocations"] = number
+        self.log.append("roster", told, subjects)
 
     def _transferred_path(self, run: str) -> Path:
         return self.folder / "runs" / run / "transferred.safetensors"

@@ -1,7 +1,7 @@
 """The coordinator as its process environment describes it: never by a flow parameter, never with a site's path.
 
 FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
-FEDHEALTH_COORDINATOR   the coordinator's own folder: keys/, roster.json, runs/
+FEDHEALTH_COORDINATOR   the coordinator's own folder: keys/, roster.json, ca.pem, certificates.pem, crl.pem, runs/
 FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
-from fedhealth.errors import ConfigError
 from fedhealth.exchange import Board, open_exchange
-from fedhealth.identity import PartyKeys, SignedRoster
+from fedhealth.identity import PartyKeys
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.environment import required, timeouts_from
+from fedhealth.rounds.pinned_roster import read_roster
 
 
 def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
@@ -36,13 +36,7 @@ def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
 
 @lru_cache(maxsize=4)
 def _coordinator(exchange_url: str, folder: Path, pinned: str | None, timeouts: Timeouts) -> CoordinatorNode:
-    roster_file = folder / "roster.json"
-    if not roster_file.exists():
-        raise ConfigError(
-            "the coordinator has no pinned roster",
-            f"enrol the sites; {roster_file.name} belongs in its folder",
-        )
-    roster = SignedRoster.from_bytes(roster_file.read_bytes()).verify(expected_digest=pinned)
+    roster = read_roster(folder, expected_digest=pinned, now=time.time())
     keys = PartyKeys.load_or_create(folder / "keys", name=roster.coordinator, role="coordinator")
     exchange = open_exchange(exchange_url)
     board = Board(exchange, keys, roster, clock=time.time)

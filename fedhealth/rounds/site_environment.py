@@ -2,7 +2,7 @@
 
 FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
 FEDHEALTH_SITE          the site's name
-FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, cdm/, journal/, policy.yaml
+FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, ca.pem, certificates.pem, crl.pem, cdm/, journal/, policy.yaml
 FEDHEALTH_SITE_FHIR     folder of FHIR files; FEDHEALTH_SITE_MAP optional
 FEDHEALTH_SITE_OMOP     instead of it: folder of OMOP files, or postgresql://host/database?schema=cdm
 FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedhealth.config import Timeouts
-from fedhealth.errors import ConfigError
 from fedhealth.exchange import Board, open_exchange
-from fedhealth.identity import PartyKeys, Roster, SignedRoster, SiteSecrets, load_or_encapsulate, pair_keys
+from fedhealth.identity import PartyKeys, Roster, SiteSecrets, load_or_encapsulate, pair_keys
 from fedhealth.rounds.environment import required, timeouts_from
+from fedhealth.rounds.pinned_roster import read_roster
 from fedhealth.rounds.site import SiteNode
 from fedhealth.rounds.site_data import SiteFolder
 
@@ -98,13 +98,10 @@ def omop_from_environment(environ: Mapping[str, str]) -> str | None:
 def _site(
     name: str, folder: SiteFolder, exchange_url: str, pinned: str | None, timeouts: Timeouts
 ) -> SiteNode:
-    roster_file = folder.path / "roster.json"
-    if not roster_file.exists():
-        raise ConfigError("this site has no pinned roster", "enrol it; roster.json belongs in its folder")
     return join(
         folder,
         keys=PartyKeys.load_or_create(folder.keys, name=name, role="site"),
-        roster=SignedRoster.from_bytes(roster_file.read_bytes()).verify(expected_digest=pinned),
+        roster=read_roster(folder.path, expected_digest=pinned, now=time.time()),
         secrets=SiteSecrets.load_or_create(folder.keys),
         exchange_url=exchange_url,
         timeouts=timeouts,

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
+from shutil import copy
 
 import httpx
 import pytest
@@ -15,6 +17,8 @@ import yaml
 
 from fedhealth.config import Workdir
 from fedhealth.identity import PartyKeys, Roster
+from fedhealth.identity.authority import Authority
+from fedhealth.identity.certificates import EnrolmentRequest
 from fedhealth.registry import Registry, artifact_folder, store_uri
 from fedhealth.rounds.coordinator_environment import coordinator_from_environment
 from fedhealth.study import load_study
@@ -95,8 +99,15 @@ class Deployed:
             self.folder / "coordinator" / "keys", name="coordinator", role="coordinator"
         )
         signed = own.sign_roster(Roster.of((own.public, *(each.public for each in keys.values()))))
+        now = datetime.now(UTC).replace(microsecond=0)
+        authority = Authority.create(self.folder / "ca", consortium="Three", passphrase=None, now=now)
+        certified = [authority.sign(EnrolmentRequest.of(each), now=now) for each in (own, *keys.values())]
+        pems = "".join(each.ed25519 + each.mldsa65 for each in certified).encode()
         for folder in (self.folder / "coordinator", *(self.site(name) for name in SITES)):
             (folder / "roster.json").write_bytes(signed.to_bytes())
+            (folder / "certificates.pem").write_bytes(pems)
+            for name in ("ca.pem", "crl.pem"):
+                copy(authority.folder / name, folder / name)
 
     def start(self, *arguments, **environment):
         with (self.folder / f"process-{len(self.processes)}.log").open("wb") as log:

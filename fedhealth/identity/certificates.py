@@ -1,0 +1,248 @@
+"""Certificates of parties: what a party asks for, what the consortium's authority gives, and who is certified by it.
+
+A party has two leaf certificates, one for its Ed25519 and one for its ML-DSA-65 key, both issued by the authority's
+ML-DSA-87 root. Their subject key identifier is the SHA-256 of the whole public identity: so they certify its name,
+its role and its two agreement keys too.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Self, TypeVar
+
+import rfc8785
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey, MLDSA87PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedhealth.errors import ConfigError, ProtocolError
+from fedhealth.identity.encoding import encode
+from fedhealth.identity.keys import PartyKeys
+from fedhealth.identity.roster import PublicIdentity, Roster
+
+_MAX_BYTES = 1 << 20
+_Model = TypeVar("_Model", bound="_File")
+
+
+class _File(BaseModel):
+    """A file of JSON in its canonical form."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    identity: PublicIdentity
+
+    def to_bytes(self) -> bytes:
+        """Return the RFC 8785 form."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls: type[_Model], data: bytes) -> _Model:
+        """Read what ``to_bytes`` wrote.
+
+        Raises:
+          ConfigError: it is something else.
+        """
+        try:
+            if len(data) > _MAX_BYTES:
+                raise ValueError("too large")
+            return cls.model_validate_json(data)
+        except (ValidationError, ValueError):
+            raise ConfigError(f"this is no {cls.__name__} file", "ask for it again") from None
+
+
+class EnrolmentRequest(_File):
+    """What a party hands to the authority: its public identity, and a signing request by each of its signing keys."""
+
+    ed25519: str
+    mldsa65: str
+
+    @classmethod
+    def of(cls, keys: PartyKeys) -> Self:
+        """The request of a party; it proves that it holds both signing keys."""
+        ed25519, mldsa65 = keys.signing_requests(_request(keys.public))
+        return cls(identity=keys.public, ed25519=_pem(ed25519), mldsa65=_pem(mldsa65))
+
+    def check(self) -> None:
+        """Return only when both requests are of this identity and signed by its keys.
+
+        Raises:
+          ProtocolError: either is not.
+        """
+        for text, wanted in ((self.ed25519, self.identity.ed25519), (self.mldsa65, self.identity.mldsa65)):
+            try:
+                request = x509.load_pem_x509_csr(text.encode())
+                is_own = _raw(request.public_key()) == wanted and request.is_signature_valid
+                is_bound = request.subject == subject_of(self.identity) and _identifier(request) == digest_of(
+                    self.identity
+                )
+            except (ValueError, TypeError, x509.ExtensionNotFound):
+                is_own = is_bound = False
+            if not (is_own and is_bound):
+                raise ProtocolError(
+                    f"the request of {self.identity.name} is not signed by the keys that it names",
+                    "let the party run fedhealth pki enroll again",
+                )
+
+
+class Certified(_File):
+    """What the authority gives back: the identity with its two certificates."""
+
+    ed25519: str
+    mldsa65: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The consortium's authority as a party knows it: its root certificate and its newest list of revocations."""
+
+    root: x509.Certificate
+    revoked: x509.CertificateRevocationList
+
+    @classmethod
+    def of(cls, root_pem: bytes, revoked_pem: bytes) -> Self:
+        """Read root and list.
+
+        Raises:
+          ConfigError: the root is no self-signed ML-DSA-87 authority, or the list is not signed by it.
+        """
+        try:
+            root = x509.load_pem_x509_certificate(root_pem)
+            revoked = x509.load_pem_x509_crl(revoked_pem)
+            root.verify_directly_issued_by(root)
+            constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
+            key = root.public_key()
+            revoked.extensions.get_extension_for_class(x509.CRLNumber)
+            is_sound = isinstance(key, MLDSA87PublicKey) and constraints.ca and revoked.issuer == root.subject
+            is_sound = is_sound and revoked.is_signature_valid(key)  # type: ignore[arg-type]
+        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            is_sound = False
+        if not is_sound:
+            raise ConfigError(
+                "ca.pem and crl.pem are not those of one certificate authority",
+                "take both from the consortium's authority and compare the fingerprint of ca.pem with it",
+            )
+        return cls(root, revoked)
+
+    @property
+    def list_number(self) -> int:
+        """The number of the list of revocations: it only grows."""
+        return self.revoked.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+    def check(self, roster: Roster, certificates: Sequence[x509.Certificate], now: datetime) -> None:
+        """Return only when every party of a roster is certified at ``now`` (with its time zone).
+
+        Raises:
+          ProtocolError: a party has no valid certificate for one of its signing keys, is revoked, or the list of
+            revocations or the root is out of date.
+        """
+        until = self.revoked.next_update_utc
+        if until is None or not self.revoked.last_update_utc <= now <= until:
+            raise ProtocolError(
+                "the list of revocations is out of date", "take a new crl.pem from the authority"
+            )
+        if not _is_valid(self.root, now):
+            raise ProtocolError("the authority's root is out of date", "ask the authority for a new ca.pem")
+        by_identity: dict[bytes, list[x509.Certificate]] = {}
+        for certificate in certificates:
+            by_identity.setdefault(_identifier(certificate), []).append(certificate)
+        for party in roster.parties:
+            self._check_party(party, by_identity.get(digest_of(party), []), now)
+
+    def _check_party(
+        self, party: PublicIdentity, certificates: Iterable[x509.Certificate], now: datetime
+    ) -> None:
+        valid = [each for each in certificates if self._is_issued(each, party) and _is_valid(each, now)]
+        current = [
+            each
+            for each in valid
+            if self.revoked.get_revoked_certificate_by_serial_number(each.serial_number) is None
+        ]
+        for wanted in (party.ed25519, party.mldsa65):
+            if not any(_raw(each.public_key()) == wanted for each in current):
+                state = (
+                    "revoked" if any(_raw(each.public_key()) == wanted for each in valid) else "not certified"
+                )
+                raise ProtocolError(
+                    f"{party.name} is {state} by the consortium's authority",
+                    "take a roster with its certificates from the coordinator, or have the party enrolled again",
+                )
+
+    def _is_issued(self, certificate: x509.Certificate, party: PublicIdentity) -> bool:
+        """Whether the authority issued a certificate to a party as the end of a chain."""
+        try:
+            certificate.verify_directly_issued_by(self.root)
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            return False
+        names = {attribute.oid: attribute.value for attribute in certificate.subject}
+        wanted = {attribute.oid: attribute.value for attribute in subject_of(party)}
+        return not constraints.ca and all(names.get(oid) == value for oid, value in wanted.items())
+
+
+def digest_of(identity: PublicIdentity) -> bytes:
+    """The SHA-256 of an identity's canonical form, 32 bytes: what its certificates are bound to."""
+    return sha256(identity.to_bytes()).digest()
+
+
+def fingerprint(data: bytes) -> str:
+    """Hex SHA-256 in groups of four, to be read over a telephone."""
+    text = data.hex()
+    return " ".join(text[start : start + 4] for start in range(0, len(text), 4))
+
+
+def subject_of(identity: PublicIdentity) -> x509.Name:
+    """The subject of a party's requests and certificates: its name, and its role as organisational unit."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, identity.role),
+            x509.NameAttribute(NameOID.COMMON_NAME, identity.name),
+        ]
+    )
+
+
+def read_certificates(data: bytes) -> list[x509.Certificate]:
+    """The certificates of a PEM file.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise ConfigError(
+            "certificates.pem is no file of certificates", "take it from the coordinator"
+        ) from None
+
+
+def _request(identity: PublicIdentity) -> x509.CertificateSigningRequestBuilder:
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject_of(identity))
+        .add_extension(x509.SubjectKeyIdentifier(digest_of(identity)), critical=False)
+    )
+
+
+def _identifier(of: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    """The subject key identifier; empty where there is none."""
+    try:
+        return of.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except (x509.ExtensionNotFound, ValueError):
+        return b""
+
+
+def _raw(key: object) -> str:
+    """A signing key as identities write it; empty for a key of another kind."""
+    return encode(key.public_bytes_raw()) if isinstance(key, Ed25519PublicKey | MLDSA65PublicKey) else ""
+
+
+def _is_valid(certificate: x509.Certificate, now: datetime) -> bool:
+    return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+
+
+def _pem(request: x509.CertificateSigningRequest) -> str:
+    return request.public_bytes(Encoding.PEM).decode()

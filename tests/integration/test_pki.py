@@ -1,0 +1,165 @@
+"""`fedhealth pki` as an authority, a coordinator and two hospitals use it: every step a process, every party a folder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copy
+
+import pytest
+from simulator.network import Network, make_study
+
+from fedhealth.audit import verify_exchange
+from fedhealth.errors import ConfigError, ProtocolError
+from fedhealth.exchange import FolderExchange
+from fedhealth.identity import PartyKeys
+from fedhealth.identity.authority import Authority
+from fedhealth.identity.certificates import EnrolmentRequest, Trust, read_certificates
+from fedhealth.rounds.pinned_roster import read_roster
+
+FEDHEALTH = str(Path(sys.executable).with_name("fedhealth"))
+PARTIES = {"coordinator": "coordinator", "hospital-01": "site", "hospital-02": "site"}
+DAY = 86_400.0
+
+
+def pki(folder, *arguments, answer=None, passphrase="correct horse"):
+    """(exit code, what it said)."""
+    done = subprocess.run(
+        [FEDHEALTH, "pki", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "FEDHEALTH_CA_PASSPHRASE": passphrase},
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def must(folder, *arguments, **options):
+    code, said = pki(folder, *arguments, **options)
+    assert code == 0, said
+    return said
+
+
+def deliver(consortium, *names):
+    """Put files of the coordinator's package into every party's folder."""
+    for party in PARTIES:
+        for name in names:
+            copy(consortium / "package" / name, consortium / party / name)
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("consortium")
+    said = must(folder, "init", "ca", "--consortium", "Fifteen")
+    for name, role in PARTIES.items():
+        told = must(folder, "enroll", name, "--name", name, "--role", role, "--ca", "ca/ca.pem")
+        fingerprint = told.strip().splitlines()[-1]
+        signed = must(folder, "sign", "ca", f"{name}.request.json", answer="y\n")
+        assert f"{role} {name}: {fingerprint}" in signed
+    issued = [f"ca/issued/{name}.json" for name in PARTIES]
+    must(folder, "roster", "coordinator", *issued, "--crl", "ca/crl.pem", "--out", "package")
+    deliver(folder, "roster.json", "certificates.pem", "crl.pem")
+    assert len(said.strip().splitlines()[-1].split()) == 16
+    return folder
+
+
+def test_every_party_believes_the_roster_that_the_authority_certified(consortium):
+    rosters = {
+        read_roster(consortium / name, expected_digest=None, now=time.time()).digest for name in PARTIES
+    }
+    assert len(rosters) == 1
+    for name in PARTIES:
+        for path in (consortium / name / "keys").iterdir():
+            assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_coordinator_cannot_put_a_hospital_of_its_own_into_the_roster(consortium, tmp_path):
+    """An impostor's authority certifies a third hospital; the coordinator signs a roster with it."""
+    must(tmp_path, "init", "ca", "--consortium", "Fifteen")
+    must(tmp_path, "enroll", "sybil", "--name", "sybil", "--ca", "ca/ca.pem")
+    must(tmp_path, "sign", "ca", "sybil.request.json", "--yes")
+    issued = [consortium / "ca" / "issued" / f"{name}.json" for name in PARTIES]
+    package = ["--crl", consortium / "ca" / "crl.pem", "--out", tmp_path / "package"]
+    code, said = pki(
+        tmp_path, "roster", consortium / "coordinator", *issued, tmp_path / "ca/issued/sybil.json", *package
+    )
+    assert code != 0
+    assert "sybil is not certified" in said
+    assert not (tmp_path / "package").exists()
+
+
+def test_who_is_not_what_was_read_out_is_not_certified(consortium):
+    must(consortium, "enroll", "late", "--name", "hospital-09", "--ca", "ca/ca.pem")
+    said = must(consortium, "sign", "ca", "hospital-09.request.json", answer="n\n")
+    assert "hospital-09 is not certified" in said
+    assert not (consortium / "ca" / "issued" / "hospital-09.json").exists()
+    code, said = pki(consortium, "sign", "ca", "hospital-09.request.json", passphrase="wrong")
+    assert code != 0
+    assert "cannot be opened" in said
+
+
+def test_a_revoked_hospital_stops_the_roster_and_an_old_list_does_not_bring_it_back(consortium):
+    folder, before = consortium / "hospital-01", (consortium / "ca" / "crl.pem").read_bytes()
+    must(consortium, "revoke", "ca", "hospital-02")
+    copy(consortium / "ca" / "crl.pem", folder / "crl.pem")
+    with pytest.raises(ProtocolError, match="hospital-02 is revoked"):
+        read_roster(folder, expected_digest=None, now=time.time())
+    must(consortium, "show", "ca", "--publish", "--json", "listed.json")
+    listed = json.loads((consortium / "listed.json").read_text())["issued"]
+    assert [each["name"] for each in listed if each["revoked"]] == ["hospital-02"]
+    package = ["--crl", "ca/crl.pem", "--out", "package"]
+    left = [f"ca/issued/{name}.json" for name in PARTIES if name != "hospital-02"]
+    must(consortium, "roster", "coordinator", *left, *package)
+    deliver(consortium, "roster.json", "certificates.pem", "crl.pem")
+    assert read_roster(folder, expected_digest=None, now=time.time()).sites == ("hospital-01",)
+    (folder / "crl.pem").write_bytes(before)
+    with pytest.raises(ProtocolError, match="number 3 was here before"):
+        read_roster(folder, expected_digest=None, now=time.time())
+    deliver(consortium, "crl.pem")
+    with pytest.raises(ProtocolError, match="out of date"):
+        read_roster(folder, expected_digest=None, now=time.time() + 31 * DAY)
+    (folder / "certificates.pem").unlink()
+    with pytest.raises(ConfigError, match=r"certificates\.pem is missing"):
+        read_roster(folder, expected_digest=None, now=time.time())
+
+
+def test_another_authority_does_not_replace_the_pinned_one(consortium, tmp_path):
+    must(tmp_path, "init", "ca", "--consortium", "Fifteen")
+    code, said = pki(
+        consortium, "enroll", "hospital-01", "--name", "hospital-01", "--ca", tmp_path / "ca" / "ca.pem"
+    )
+    assert code == 2
+    assert "another authority's" in said
+
+
+def test_a_run_logs_who_was_certified_and_who_was_revoked(tmp_path):
+    study = make_study()
+    network = Network(tmp_path / "network", study)
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = Authority.create(tmp_path / "ca", consortium="Three", passphrase=None, now=now)
+    hub = PartyKeys.load_or_create(
+        network.folder / "coordinator" / "keys", name="coordinator", role="coordinator"
+    )
+    parties = [hub, *network.keys.values()]
+    certified = [authority.sign(EnrolmentRequest.of(keys), now=now) for keys in parties]
+    pems = "".join(each.ed25519 + each.mldsa65 for each in certified)
+    (network.folder / "coordinator" / "certificates.pem").write_text(pems)
+    for name in ("ca.pem", "crl.pem"):
+        copy(authority.folder / name, network.folder / "coordinator" / name)
+    network.coordinator.start_run(study, run="run-1", seed=7)
+    network.coordinator.log.checkpoint()
+    board, roster = network.coordinator.board, network.roster
+    key = f"epochs/{roster.digest}/certificates/1"
+    told = json.loads(board.read(key, kind="certificates", sender="coordinator", role="coordinator").payload)
+    trust = Trust.of(told["authority"].encode(), told["revoked"].encode())
+    trust.check(roster, read_certificates(told["certificates"].encode()), now)
+    exchange, signed = FolderExchange(network.folder / "exchange"), hub.sign_roster(roster)
+    assert verify_exchange(exchange, signed).ok
+    (network.folder / "exchange" / key).unlink()
+    assert not verify_exchange(exchange, signed).ok
