@@ -52,9 +52,12 @@ def enroll(
 ) -> None:
     """Make the party's keys, pin the authority, and write the request that the authority signs."""
     from fedhealth.identity.certificates import EnrolmentRequest, digest_of, fingerprint
+    from fedhealth.identity.key_files import PASSPHRASE as KEY_PASSPHRASE
     from fedhealth.identity.keys import PartyKeys
 
-    keys = PartyKeys.load_or_create(folder / "keys", name=name, role=_role(role))
+    keys = PartyKeys.load_or_create(
+        folder / "keys", name=name, role=_role(role), passphrase=os.environ.get(KEY_PASSPHRASE)
+    )
     pinned = folder / "ca.pem"
     data = _read(ca)
     if pinned.exists() and pinned.read_bytes() != data:
@@ -99,6 +102,7 @@ def roster(
 ) -> None:
     """At the coordinator: list certified parties, sign the list, and write what every party needs of it."""
     from fedhealth.identity.certificates import Certified, Trust, read_certificates
+    from fedhealth.identity.key_files import PASSPHRASE as KEY_PASSPHRASE
     from fedhealth.identity.keys import PartyKeys
     from fedhealth.identity.roster import Roster
 
@@ -109,7 +113,9 @@ def roster(
             f"{len(coordinators)} coordinators are among the parties",
             "name one coordinator's file and the sites'",
         )
-    keys = PartyKeys.load_or_create(folder / "keys", name=coordinators[0], role="coordinator")
+    keys = PartyKeys.load_or_create(
+        folder / "keys", name=coordinators[0], role="coordinator", passphrase=os.environ.get(KEY_PASSPHRASE)
+    )
     signed = keys.sign_roster(Roster.of(each.identity for each in parties))
     pems = "".join(each.ed25519 + each.mldsa65 for each in parties).encode()
     listed = _read(crl)

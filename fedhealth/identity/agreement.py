@@ -89,8 +89,10 @@ def encapsulate(keys: PartyKeys, roster: Roster) -> Encapsulation:
     return Encapsulation(payload, secrets)
 
 
-def load_or_encapsulate(folder: Path, keys: PartyKeys, roster: Roster) -> Encapsulation:
-    """Return the encapsulation of this roster, kept in the site's key ``folder`` (0600).
+def load_or_encapsulate(
+    folder: Path, keys: PartyKeys, roster: Roster, *, passphrase: str | None = None
+) -> Encapsulation:
+    """Return the encapsulation of this roster, kept in the site's key ``folder`` (0600, sealed with a passphrase).
 
     Guarantees: it is on the disk before it can be posted, so a restarted site still
     knows the secrets of what it has posted.
@@ -102,10 +104,10 @@ def load_or_encapsulate(folder: Path, keys: PartyKeys, roster: Roster) -> Encaps
     _check_member(keys, roster)
     private_folder(folder)
     path = folder / f"epoch-{roster.digest[:32]}.json"
-    stored = read_private(path, _EpochFile)
+    stored = read_private(path, _EpochFile, passphrase=passphrase)
     if stored is None:
-        create_private(path, _epoch_file(encapsulate(keys, roster)))
-        stored = read_private(path, _EpochFile)
+        create_private(path, _epoch_file(encapsulate(keys, roster)), passphrase=passphrase)
+        stored = read_private(path, _EpochFile, passphrase=passphrase)
     if stored is None:
         raise ConfigError(f"{path} vanished while it was made", "run it again")
     try:

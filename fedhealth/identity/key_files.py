@@ -1,18 +1,27 @@
-"""Files that hold private bytes: 0600 in a 0700 folder, written once, whole or not at all."""
+"""Files that hold private bytes: 0600 in a 0700 folder, written once, whole or not at all.
+
+Under a passphrase a file's content is sealed: scrypt (RFC 7914) to a key, ChaCha20-Poly1305 with the file's name bound.
+"""
 
 import os
 import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, ProtocolError
+from fedhealth.identity.encoding import decode, encode, exactly
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MAX_BYTES = 1 << 20
+PASSPHRASE = "FEDHEALTH_KEY_PASSPHRASE"
+"""The environment variable from which processes take the passphrase of their private files."""
 
 
 def private_folder(folder: Path) -> None:
@@ -37,11 +46,12 @@ def private_folder(folder: Path) -> None:
         ) from None
 
 
-def read_private(path: Path, model: type[_Model]) -> _Model | None:
+def read_private(path: Path, model: type[_Model], *, passphrase: str | None = None) -> _Model | None:
     """Read a private file strictly; None when there is none.
 
     Raises:
-      ConfigError: a link, readable by others, or not exactly the expected fields.
+      ConfigError: a link, readable by others, or not exactly the expected fields; the passphrase is wrong or
+        missing, or is given for a file that is not sealed.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -57,7 +67,7 @@ def read_private(path: Path, model: type[_Model]) -> _Model | None:
             raise ConfigError(f"others can read {path}", f"chmod 600 {path}, and consider new keys")
         data = file.read(_MAX_BYTES + 1)
     try:
-        return model.model_validate_json(data)
+        return model.model_validate_json(_opened(path, data, passphrase))
     except ValidationError:
         raise damaged(path) from None
 
@@ -69,7 +79,7 @@ def damaged(path: Path) -> ConfigError:
     )
 
 
-def create_private(path: Path, content: BaseModel) -> bool:
+def create_private(path: Path, content: BaseModel, *, passphrase: str | None = None) -> bool:
     """Write a private file that does not exist yet; False when somebody was faster.
 
     Guarantees: after True the whole file is on the disk; an existing file is never
@@ -79,7 +89,8 @@ def create_private(path: Path, content: BaseModel) -> bool:
       ConfigError: the folder cannot be written.
     """
     try:
-        _write(path, content.model_dump_json().encode(), 0o600, os.link)
+        data = content.model_dump_json().encode()
+        _write(path, data if passphrase is None else _sealed(path, data, passphrase), 0o600, os.link)
     except FileExistsError:
         return False
     except OSError as error:
@@ -97,6 +108,46 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         _write(path, data, mode, os.replace)
     except OSError as error:
         raise _unwritten(path, error) from None
+
+
+class _Sealed(BaseModel):
+    """A sealed file: the salt of scrypt, the nonce, and the sealed content, as base64url."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    sealed: Literal["scrypt-chacha20poly1305"] = "scrypt-chacha20poly1305"
+    salt: Annotated[str, exactly(16, "a salt")]
+    nonce: Annotated[str, exactly(12, "a nonce")]
+    content: str
+
+
+def _sealed(path: Path, data: bytes, passphrase: str) -> bytes:
+    salt, nonce = os.urandom(16), os.urandom(12)
+    content = ChaCha20Poly1305(_stretched(passphrase, salt)).encrypt(nonce, data, path.name.encode())
+    return _Sealed(salt=encode(salt), nonce=encode(nonce), content=encode(content)).model_dump_json().encode()
+
+
+def _opened(path: Path, data: bytes, passphrase: str | None) -> bytes:
+    try:
+        found = _Sealed.model_validate_json(data)
+    except ValidationError:
+        if passphrase is not None:
+            raise ConfigError(
+                f"{path} is not under a passphrase", f"unset {PASSPHRASE}, or make new keys with it"
+            ) from None
+        return data
+    if passphrase is None:
+        raise ConfigError(f"{path} is under a passphrase", f"set {PASSPHRASE} for this process")
+    key = ChaCha20Poly1305(_stretched(passphrase, decode(found.salt)))
+    try:
+        return key.decrypt(decode(found.nonce), decode(found.content), path.name.encode())
+    except (InvalidTag, ProtocolError):
+        raise ConfigError(f"{path} cannot be opened", f"set {PASSPHRASE} to its passphrase") from None
+
+
+def _stretched(passphrase: str, salt: bytes) -> bytes:
+    """32 bytes that cost an attacker 64 MiB and about a fifth of a second a guess."""
+    return Scrypt(salt=salt, length=32, n=2**16, r=8, p=1).derive(passphrase.encode())
 
 
 def _write(path: Path, data: bytes, mode: int, put: Callable[[Path, Path], None]) -> None:

@@ -67,21 +67,21 @@ class PartyKeys:
         raise TypeError("private keys never leave their process")
 
     @classmethod
-    def load_or_create(cls, folder: Path, *, name: str, role: Role) -> Self:
-        """Read the keys in ``folder``, or make them when there are none.
+    def load_or_create(cls, folder: Path, *, name: str, role: Role, passphrase: str | None = None) -> Self:
+        """Read the keys in ``folder``, or make them when there are none; sealed if there is a passphrase.
 
         Guarantees: ``folder`` is 0700 and ``keys.json`` 0600; of two processes that
         start at once both end with the same keys.
 
         Raises:
-          ConfigError: the file is damaged, open to others, or of another name or role.
+          ConfigError: the file is damaged, open to others, of another name or role, or under another passphrase.
         """
         private_folder(folder)
         path = folder / KEYS_FILE
-        stored = read_private(path, _KeyFile)
+        stored = read_private(path, _KeyFile, passphrase=passphrase)
         if stored is None:
-            create_private(path, _new_key_file(name, role))
-            stored = read_private(path, _KeyFile)
+            create_private(path, _new_key_file(name, role), passphrase=passphrase)
+            stored = read_private(path, _KeyFile, passphrase=passphrase)
         if stored is None:
             raise ConfigError(f"{path} vanished while it was made", "run it again")
         if (stored.name, stored.role) != (name, role):

@@ -62,7 +62,9 @@ class SiteSecrets:
         raise TypeError("site secrets never leave their process")
 
     @classmethod
-    def load_or_create(cls, folder: Path, *, derived_from: bytes | None = None) -> Self:
+    def load_or_create(
+        cls, folder: Path, *, derived_from: bytes | None = None, passphrase: str | None = None
+    ) -> Self:
         """Read the secrets in ``folder``, or make them when there are none.
 
         Guarantees: file 0600, folder 0700, never silently replaced. The noise key is
@@ -73,6 +75,7 @@ class SiteSecrets:
           folder: the site's key folder.
           derived_from: None draws the site secret; bytes (``seed_material``) derive it,
             HKDF-SHA256, for embedded runs whose privacy mode is none.
+          passphrase: seals the file; None leaves it to its permissions.
 
         Raises:
           ConfigError: damaged, open to others; a derived secret is there and a random
@@ -80,10 +83,10 @@ class SiteSecrets:
         """
         private_folder(folder)
         path = folder / SECRETS_FILE
-        stored = read_private(path, _SecretsFile)
+        stored = read_private(path, _SecretsFile, passphrase=passphrase)
         if stored is None:
-            create_private(path, _new_secrets(derived_from))
-            stored = read_private(path, _SecretsFile)
+            create_private(path, _new_secrets(derived_from), passphrase=passphrase)
+            stored = read_private(path, _SecretsFile, passphrase=passphrase)
         if stored is None or not compare_digest(stored.check, stored.expected_check()):
             raise damaged(path)
         secrets = cls(decode(stored.site_secret), decode(stored.site_noise_key), stored.derived)

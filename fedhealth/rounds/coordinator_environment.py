@@ -2,6 +2,7 @@
 
 FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
 FEDHEALTH_COORDINATOR   the coordinator's own folder: keys/, roster.json, ca.pem, certificates.pem, crl.pem, runs/
+FEDHEALTH_KEY_PASSPHRASE optional passphrase of what is in keys/
 FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
@@ -15,6 +16,7 @@ from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
 from fedhealth.exchange import Board, open_exchange
 from fedhealth.identity import PartyKeys
+from fedhealth.identity.key_files import PASSPHRASE
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.environment import required, timeouts_from
 from fedhealth.rounds.pinned_roster import read_roster
@@ -31,13 +33,18 @@ def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
         Path(required(environ, "FEDHEALTH_COORDINATOR")),
         environ.get("FEDHEALTH_ROSTER_DIGEST"),
         timeouts_from(environ),
+        environ.get(PASSPHRASE),
     )
 
 
 @lru_cache(maxsize=4)
-def _coordinator(exchange_url: str, folder: Path, pinned: str | None, timeouts: Timeouts) -> CoordinatorNode:
+def _coordinator(
+    exchange_url: str, folder: Path, pinned: str | None, timeouts: Timeouts, passphrase: str | None
+) -> CoordinatorNode:
     roster = read_roster(folder, expected_digest=pinned, now=time.time())
-    keys = PartyKeys.load_or_create(folder / "keys", name=roster.coordinator, role="coordinator")
+    keys = PartyKeys.load_or_create(
+        folder / "keys", name=roster.coordinator, role="coordinator", passphrase=passphrase
+    )
     exchange = open_exchange(exchange_url)
     board = Board(exchange, keys, roster, clock=time.time)
     return CoordinatorNode(

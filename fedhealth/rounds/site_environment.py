@@ -5,6 +5,7 @@ FEDHEALTH_SITE          the site's name
 FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, ca.pem, certificates.pem, crl.pem, cdm/, journal/, policy.yaml
 FEDHEALTH_SITE_FHIR     folder of FHIR files; FEDHEALTH_SITE_MAP optional
 FEDHEALTH_SITE_OMOP     instead of it: folder of OMOP files, or postgresql://host/database?schema=cdm
+FEDHEALTH_KEY_PASSPHRASE optional passphrase of what is in keys/
 FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from fedhealth.config import Timeouts
 from fedhealth.exchange import Board, open_exchange
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets, load_or_encapsulate, pair_keys
+from fedhealth.identity.key_files import PASSPHRASE
 from fedhealth.rounds.environment import required, timeouts_from
 from fedhealth.rounds.pinned_roster import read_roster
 from fedhealth.rounds.site import SiteNode
@@ -33,6 +35,7 @@ def join(
     secrets: SiteSecrets,
     exchange_url: str,
     timeouts: Timeouts,
+    passphrase: str | None = None,
 ) -> SiteNode:
     """Join the exchange as a site: post the KEM ciphertexts of this roster (E0) and agree on all pair keys.
 
@@ -41,7 +44,7 @@ def join(
       ProtocolError: a ciphertext or its signature is wrong.
     """
     board = Board(open_exchange(exchange_url), keys, roster, clock=time.time)
-    own = load_or_encapsulate(folder.keys, keys, roster)
+    own = load_or_encapsulate(folder.keys, keys, roster, passphrase=passphrase)
     board.post(_kem_key(roster, keys.name), kind="kem", payload=own.payload)
     earlier = [site for site in roster.sites if site < keys.name]
     payloads = {site: _read_kem(board, site, timeouts) for site in earlier}
@@ -68,6 +71,7 @@ def site_from_environment(environ: Mapping[str, str]) -> SiteNode:
         required(environ, "FEDHEALTH_EXCHANGE"),
         environ.get("FEDHEALTH_ROSTER_DIGEST"),
         timeouts_from(environ),
+        environ.get(PASSPHRASE),
     )
 
 
@@ -78,7 +82,8 @@ def folder_from_environment(environ: Mapping[str, str]) -> SiteFolder:
 
 def secrets_from_environment(environ: Mapping[str, str]) -> SiteSecrets:
     """The site's own secrets, drawn at the first load."""
-    return SiteSecrets.load_or_create(folder_from_environment(environ).keys)
+    folder = folder_from_environment(environ).keys
+    return SiteSecrets.load_or_create(folder, passphrase=environ.get(PASSPHRASE))
 
 
 def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path | None, Path | None]:
@@ -96,15 +101,21 @@ def omop_from_environment(environ: Mapping[str, str]) -> str | None:
 
 @lru_cache(maxsize=4)
 def _site(
-    name: str, folder: SiteFolder, exchange_url: str, pinned: str | None, timeouts: Timeouts
+    name: str,
+    folder: SiteFolder,
+    exchange_url: str,
+    pinned: str | None,
+    timeouts: Timeouts,
+    passphrase: str | None,
 ) -> SiteNode:
     return join(
         folder,
-        keys=PartyKeys.load_or_create(folder.keys, name=name, role="site"),
+        keys=PartyKeys.load_or_create(folder.keys, name=name, role="site", passphrase=passphrase),
         roster=read_roster(folder.path, expected_digest=pinned, now=time.time()),
-        secrets=SiteSecrets.load_or_create(folder.keys),
+        secrets=SiteSecrets.load_or_create(folder.keys, passphrase=passphrase),
         exchange_url=exchange_url,
         timeouts=timeouts,
+        passphrase=passphrase,
     )
 
 

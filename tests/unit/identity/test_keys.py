@@ -13,6 +13,7 @@ import pytest
 
 from fedhealth.errors import ConfigError, ProtocolError
 from fedhealth.identity import PartyKeys, Signatures, SiteSecrets, seed_material
+from fedhealth.identity.encoding import encode
 
 
 def make(folder: Path, name: str = "north") -> PartyKeys:
@@ -211,3 +212,40 @@ def test_damaged_site_secrets_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(content | {"site_secret": content["site_noise_key"]}))
     with pytest.raises(ConfigError, match="damaged"):
         SiteSecrets.load_or_create(tmp_path)
+
+
+def test_under_a_passphrase_nothing_private_stands_in_the_files(tmp_path: Path) -> None:
+    folder, word = tmp_path / "keys", "correct horse"
+    made = PartyKeys.load_or_create(folder, name="a", role="site", passphrase=word)
+    secrets = SiteSecrets.load_or_create(folder, passphrase=word)
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        assert b"ed25519" not in data
+        assert encode(secrets.site_secret).encode() not in data
+        assert path.stat().st_mode & 0o777 == 0o600
+    again = PartyKeys.load_or_create(folder, name="a", role="site", passphrase=word)
+    assert again.public == made.public
+    assert SiteSecrets.load_or_create(folder, passphrase=word).site_secret == secrets.site_secret
+    for wrong, problem in (("wrong", "cannot be opened"), (None, "is under a passphrase")):
+        with pytest.raises(ConfigError, match=problem):
+            PartyKeys.load_or_create(folder, name="a", role="site", passphrase=wrong)
+
+
+def test_a_passphrase_for_files_that_are_not_sealed_is_refused(tmp_path: Path) -> None:
+    PartyKeys.load_or_create(tmp_path, name="a", role="site")
+    with pytest.raises(ConfigError, match="is not under a passphrase"):
+        PartyKeys.load_or_create(tmp_path, name="a", role="site", passphrase="correct horse")
+
+
+def test_a_sealed_file_in_the_place_of_another_or_changed_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        PartyKeys.load_or_create(tmp_path / name, name=name, role="site", passphrase="w")
+        SiteSecrets.load_or_create(tmp_path / name, passphrase="w")
+    keys, secrets = (tmp_path / "a" / name for name in ("keys.json", "secrets.json"))
+    sealed = json.loads(keys.read_bytes())
+    secrets.write_bytes(keys.read_bytes())
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        SiteSecrets.load_or_create(tmp_path / "a", passphrase="w")
+    keys.write_text(json.dumps(sealed | {"nonce": encode(bytes(12))}))
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        PartyKeys.load_or_create(tmp_path / "a", name="a", role="site", passphrase="w")
