@@ -279,20 +279,46 @@ def study_run(
     console.print(report, soft_wrap=True)  # commands can be copied whole
 
 
-@audit_app.command("verify")
-def audit_verify(workdir: Path, json_file: JsonFile = None) -> None:
-    """Check every log entry, exchange object and registered model of a working directory; exit 1 on any edit."""
-    from fedhealth.embedded.results import verify_workdir
+@audit_app.command("export")
+def audit_export(
+    workdir: Path,
+    out: Path = typer.Option(..., help="The zip file to write."),
+    model: str | None = typer.Option(None, help="NAME/VERSION; the last report's model if not given."),
+) -> None:
+    """Write a released model's whole history to one file that anybody can verify offline."""
+    from fedhealth.embedded.history import export_model
 
-    result = verify_workdir(str(workdir))
+    told = export_model(str(workdir), model, str(out))
+    Console().print(
+        f"{told['model']} of run {told['run']}: fedhealth audit verify {quote(str(out))}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+@audit_app.command("verify")
+def audit_verify(
+    path: Annotated[Path, typer.Argument(help="A working directory, or a bundle of `audit export`.")],
+    roster: Annotated[
+        str | None, typer.Option(help="The roster's digest, as you know it from elsewhere (of a bundle).")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Check every log entry, object and model of a working directory or a bundle; exit 1 on any edit."""
+    from fedhealth.embedded.history import verify_file, verify_workdir
+
+    is_bundle = path.is_file()
+    result = verify_file(str(path), roster_digest=roster) if is_bundle else verify_workdir(str(path))
     _write_json(json_file, json.dumps(result, indent=2))
     console = Console()
     for kind, key, problem in result["findings"]:
         console.print(f"{kind}: {key} {problem}", markup=False)
     if not result["ok"]:
         raise PolicyError(
-            "the history was changed", "restore the exchange and the registry from a copy that verifies"
+            "the history was changed", "take exchange, registry or bundle from a copy that verifies"
         )
+    if is_bundle:
+        console.print(f"{result['model']} of run {result['run']}, roster {result['roster']}", soft_wrap=True)
     console.print(
         f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}"
     )

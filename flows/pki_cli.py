@@ -184,11 +184,9 @@ def _row(issued: "Issued") -> dict[str, Any]:
 
 
 def _print_of(authority: "Authority") -> str:
-    from cryptography.hazmat.primitives.hashes import SHA256
-
     from fedhealth.identity.certificates import fingerprint
 
-    return fingerprint(authority.root.fingerprint(SHA256()))
+    return fingerprint(authority.digest)
 
 
 def _passphrase(*, is_new: bool = False) -> str | None:

@@ -1,5 +1,6 @@
 """The transparency log, and the proof that nothing in a model's history was changed."""
 
+from fedhealth.audit.bundle import BundleResult, export_bundle, verify_bundle
 from fedhealth.audit.checkpoints import Checkpoint
 from fedhealth.audit.log import Entry, TransparencyLog
 from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG, MODEL_PREFIX, ROSTER_SUBJECT, StatementKind
@@ -11,10 +12,13 @@ __all__ = [
     "MODEL_PREFIX",
     "ROSTER_SUBJECT",
     "AuditResult",
+    "BundleResult",
     "Checkpoint",
     "Entry",
     "Finding",
     "StatementKind",
     "TransparencyLog",
+    "export_bundle",
+    "verify_bundle",
     "verify_exchange",
 ]

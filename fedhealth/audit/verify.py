@@ -6,7 +6,7 @@ that the manifest of the run's last round names.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -114,6 +114,7 @@ def verify_exchange(
     model_files: Mapping[str, Mapping[str, str]] | None = None,
     model_tags: Mapping[str, Mapping[str, str]] | None = None,
     expected_checkpoint: Checkpoint | None = None,
+    only: str | None = None,
     limits: Limits = LIMITS,
 ) -> AuditResult:
     """Check the history on ``exchange`` and return everything that is wrong with it.
@@ -136,6 +137,7 @@ def verify_exchange(
         files; None checks no files.
       model_tags: by model, the version's tags; None checks no tags.
       expected_checkpoint: a state of the log known from elsewhere.
+      only: a model whose history alone is asked for: objects of runs that it was not released from may be missing.
       limits: sizes accepted.
 
     Raises:
@@ -149,8 +151,9 @@ def verify_exchange(
     _check_entries(audit)
     _check_checkpoints(audit, expected_checkpoint)
     _check_objects(audit)
-    _check_subjects(audit)
-    _check_releases(audit, model_files, model_tags)
+    asked = audit.entries if only is None else _of_model(audit.entries, only)
+    _check_subjects(audit, asked)
+    _check_releases(audit, asked, model_files, model_tags)
     return AuditResult(
         ok=all(finding.is_note for finding in audit.findings),
         findings=tuple(audit.findings),
@@ -225,14 +228,30 @@ def _check_object(audit: _Audit, key: str) -> None:
         raise ProtocolError("was posted by another party than the site that it names", "treat it as forged")
 
 
-def _check_subjects(audit: _Audit) -> None:
-    """Step 5: what the entries name is there, unchanged; what they do not name is noted."""
-    covered: set[str] = set()
-    for entry in audit.entries:
+def released_from(entry: Entry) -> str:
+    """The run that a release names the last manifest of; empty for anything else."""
+    names = [name for name in entry.statement.subjects if name.endswith(MANIFEST)]
+    is_release = entry.statement.kind is StatementKind.RELEASE
+    return names[0].split("/")[1] if is_release and len(names) == 1 else ""
+
+
+def _of_model(entries: Sequence[Entry], model: str) -> list[Entry]:
+    """The entries of a model's history: its releases, what their runs logged, and what is of no run."""
+    own = [entry for entry in entries if entry.statement.predicate.get("model") == model]
+    runs = {released_from(entry) for entry in own}
+    named = {entry.index: entry.statement.predicate.get("run") or released_from(entry) for entry in entries}
+    return [
+        entry for entry in entries if entry in own or not named[entry.index] or named[entry.index] in runs
+    ]
+
+
+def _check_subjects(audit: _Audit, asked: Iterable[Entry]) -> None:
+    """Step 5: what the entries name is there, unchanged; what no entry names is noted."""
+    covered = {name for entry in audit.entries for name in entry.statement.subjects}
+    for entry in asked:
         for name, digest in entry.statement.subjects.items():
             if name.startswith(MODEL_PREFIX):
                 continue
-            covered.add(name)
             actual = audit.roster.digest if name == ROSTER_SUBJECT else audit.digests.get(name)
             if actual != digest:
                 state = "is missing or damaged" if actual is None else "has another digest"
@@ -243,12 +262,13 @@ def _check_subjects(audit: _Audit) -> None:
 
 def _check_releases(
     audit: _Audit,
+    asked: Iterable[Entry],
     model_files: Mapping[str, Mapping[str, str]] | None,
     model_tags: Mapping[str, Mapping[str, str]] | None,
 ) -> None:
     """Step 6: a release is of its run's model, and the registry holds exactly what its entry says."""
     released: set[str] = set()
-    for entry in audit.entries:
+    for entry in asked:
         if entry.statement.kind is not StatementKind.RELEASE:
             continue
         model = str(entry.statement.predicate.get("model", ""))

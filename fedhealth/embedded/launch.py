@@ -362,7 +362,7 @@ def _references(workdir: str, sites: tuple[str, ...], study: bytes, run: str, se
 
 
 def _verify(workdir: str) -> dict[str, Any]:
-    from fedhealth.embedded.results import verify_workdir
+    from fedhealth.embedded.history import verify_workdir
 
     return verify_workdir(workdir)
 

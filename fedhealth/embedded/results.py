@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from fedhealth.audit import Checkpoint, verify_exchange
 from fedhealth.config import Workdir
+from fedhealth.embedded.history import is_server, registry_of
 from fedhealth.embedded.references import train_references
 from fedhealth.embedded.study_report import study_report
 from fedhealth.embedded.study_result import StudyResult
-from fedhealth.errors import ConfigError
 from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.exchange import open_exchange, read_object
 from fedhealth.features.rows import Rows, load_rows
 from fedhealth.identity import SignedRoster
 from fedhealth.models.statistics import Statistics
-from fedhealth.registry import Registry, artifact_folder, choose_store, store_uri
+from fedhealth.registry import choose_store
 from fedhealth.reporting import make_report, render_html, write_report_json
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
 from fedhealth.rounds.journal import write_durably
@@ -101,77 +100,17 @@ def _open_with(workdir: Workdir) -> dict[str, str]:
     )
     uri = choose_store(workdir.path, None)
     return {
-        "MLflow UI": uri if _is_server(uri) else f"{mlflow} server --backend-store-uri {quote(uri)}",
+        "MLflow UI": uri if is_server(uri) else f"{mlflow} server --backend-store-uri {quote(uri)}",
         "Prefect UI": f"PREFECT_HOME={quote(str(workdir.prefect))} {prefect} server start",
         "Verify": f"{fedhealth} audit verify {quote(str(workdir.path))}",
     }
 
 
-def _is_server(tracking_uri: str) -> bool:
-    return tracking_uri.startswith("http")
-
-
-def _registry(workdir: Workdir) -> Registry:
-    """The store that the working directory's runs are in, wherever it is."""
-    uri = choose_store(workdir.path, None)
-    return Registry(uri, artifact_root=None if _is_server(uri) else artifact_folder(workdir.path))
-
-
 def _attach(workdir: Workdir, results: tuple[StudyResult, ...]) -> None:
-    registry = _registry(workdir)
+    registry = registry_of(workdir)
     for result in results:
         told = json.loads(result.coordinator)
         run = registry.start_study_run(told["study"], told["run"], params={}, tags={})
         run.log_artifact(workdir.report_html)
         run.log_artifact(workdir.report_json)
         run.finish(succeeded=True)
-
-
-def verify_workdir(workdir_path: str) -> dict[str, Any]:
-    """Check log, exchange and registered models of a working directory against each other.
-
-    Returns:
-      ``ok``, ``size``, ``root``, ``objects`` and the findings as (kind, key, problem).
-
-    Raises:
-      ConfigError: it is no working directory of a run.
-    """
-    workdir = Workdir(Path(workdir_path))
-    if not workdir.roster.exists() or not workdir.exchange.is_dir():
-        raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
-    files, tags = _registered(workdir)
-    result = verify_exchange(
-        open_exchange(str(workdir.exchange)),
-        SignedRoster.from_bytes(workdir.roster.read_bytes()),
-        model_files=files,
-        model_tags=tags,
-        expected_checkpoint=_reported_checkpoint(workdir),
-    )
-    return {
-        "ok": result.ok,
-        "size": result.log_size,
-        "root": result.root,
-        "objects": result.objects_checked,
-        "findings": [(each.kind, each.key, each.problem) for each in result.findings],
-    }
-
-
-def _reported_checkpoint(workdir: Workdir) -> Checkpoint | None:
-    """The state of the log that the last report names, so that its end cannot be cut off unseen."""
-    if not workdir.report_json.exists():
-        return None
-    log = json.loads(workdir.report_json.read_bytes()).get("log")
-    return None if not log or not log["size"] else Checkpoint(size=log["size"], root=log["root"])
-
-
-def _registered(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Files and tags of every version in the working directory's own store; in a shared one, of its runs' versions."""
-    registry = _registry(workdir)
-    versions = registry.versions()
-    if choose_store(workdir.path, None) != store_uri(workdir.path):
-        results = (json.loads(path.read_bytes()) for path in workdir.coordinator.glob("runs/*/result.json"))
-        models = [result["model"] for result in results]
-        versions = tuple((model["name"], int(model["version"])) for model in models)
-    files = {f"{name}/{version}": registry.model_file_digests(name, version) for name, version in versions}
-    tags = {f"{name}/{version}": registry.model_tags(name, version) for name, version in versions}
-    return files, tags

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import (
     MLDSA65PublicKey,
     MLDSA87PrivateKey,
 )
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -166,6 +167,11 @@ class Authority:
         if not isinstance(key, MLDSA87PrivateKey) or key.public_key() != root.public_key():
             raise ConfigError("ca-key.pem is not the key of ca.pem", "restore both from one backup")
         return cls(folder, root, key, register)
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the root certificate, 32 bytes: what parties compare."""
+        return self.root.fingerprint(SHA256())
 
     @property
     def issued(self) -> tuple[Issued, ...]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +152,14 @@ class Registry:
         """
         with local_copy(self._client, name, version) as folder:
             return read_study(folder)
+
+    def model_copy(self, name: str, version: int) -> AbstractContextManager[Path]:
+        """A fresh copy of a version's files, while the context lasts.
+
+        Raises:
+          TransportError: the store did not answer, or it has no such version.
+        """
+        return local_copy(self._client, name, version)
 
     def model_file_digests(self, name: str, version: int) -> dict[str, str]:
         """Hex SHA-256 of every file now stored for a version, by path; added files are in it.

@@ -1,0 +1,122 @@
+"""The history of a working directory's runs: checked against the registry, and put into one file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedhealth.audit import AuditResult, Checkpoint, export_bundle, verify_bundle, verify_exchange
+from fedhealth.config import Workdir
+from fedhealth.errors import ConfigError
+from fedhealth.exchange import open_exchange
+from fedhealth.identity import SignedRoster
+from fedhealth.registry import Registry, artifact_folder, choose_store, store_uri
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether a store is a server, not a file."""
+    return tracking_uri.startswith("http")
+
+
+def registry_of(workdir: Workdir) -> Registry:
+    """The store that the working directory's runs are in, wherever it is."""
+    uri = choose_store(workdir.path, None)
+    return Registry(uri, artifact_root=None if is_server(uri) else artifact_folder(workdir.path))
+
+
+def verify_workdir(workdir_path: str) -> dict[str, Any]:
+    """Check log, exchange and registered models of a working directory against each other.
+
+    Returns:
+      ``ok``, ``size``, ``root``, ``objects`` and the findings as (kind, key, problem).
+
+    Raises:
+      ConfigError: it is no working directory of a run.
+    """
+    workdir = Workdir(Path(workdir_path))
+    if not workdir.roster.exists() or not workdir.exchange.is_dir():
+        raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
+    files, tags = _registered(workdir)
+    result = verify_exchange(
+        open_exchange(str(workdir.exchange)),
+        SignedRoster.from_bytes(workdir.roster.read_bytes()),
+        model_files=files,
+        model_tags=tags,
+        expected_checkpoint=_reported_checkpoint(workdir),
+    )
+    return _told(result)
+
+
+def _told(result: AuditResult) -> dict[str, Any]:
+    return {
+        "ok": result.ok,
+        "size": result.log_size,
+        "root": result.root,
+        "objects": result.objects_checked,
+        "findings": [(each.kind, each.key, each.problem) for each in result.findings],
+    }
+
+
+def export_model(workdir_path: str, model: str | None, out: str) -> dict[str, str]:
+    """Write the bundle of a registered model of a working directory: of the one named, or of the last report's.
+
+    Returns:
+      The ``model`` and the ``run`` that it came from.
+
+    Raises:
+      ConfigError: it is no working directory of a run, or holds no such model.
+    """
+    workdir = Workdir(Path(workdir_path))
+    if not workdir.roster.exists() or not workdir.exchange.is_dir():
+        raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
+    if model is None and workdir.report_json.exists():
+        told = json.loads(workdir.report_json.read_bytes())["model"]
+        model = f"{told['name']}/{told['version']}"
+    registry = registry_of(workdir)
+    known = {f"{name}/{version}": (name, version) for name, version in registry.versions()}
+    if model not in known:
+        raise ConfigError(
+            f"{workdir.path} has registered no {model or 'model'}",
+            f"name one of {', '.join(known) or 'none'}",
+        )
+    name, version = known[model]
+    with registry.model_copy(name, version) as files:
+        run = export_bundle(
+            Path(out),
+            open_exchange(str(workdir.exchange)),
+            SignedRoster.from_bytes(workdir.roster.read_bytes()),
+            model=model,
+            files=files,
+            tags=registry.model_tags(name, version),
+        )
+    return {"model": model, "run": run}
+
+
+def verify_file(path: str, *, roster_digest: str | None) -> dict[str, Any]:
+    """Check a bundle; returns what `verify_workdir` does, with the model, its run and the roster's digest.
+
+    Raises:
+      ConfigError: it is no bundle.
+    """
+    found = verify_bundle(Path(path), expected_roster_digest=roster_digest)
+    return _told(found.audit) | {"model": found.model, "run": found.run, "roster": found.roster}
+
+
+def _reported_checkpoint(workdir: Workdir) -> Checkpoint | None:
+    """The state of the log that the last report names, so that its end cannot be cut off unseen."""
+    if not workdir.report_json.exists():
+        return None
+    log = json.loads(workdir.report_json.read_bytes()).get("log")
+    return None if not log or not log["size"] else Checkpoint(size=log["size"], root=log["root"])
+
+
+def _registered(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Files and tags of every version in the working directory's own store; in a shared one, of its runs' versions."""
+    registry = registry_of(workdir)
+    versions = registry.versions()
+    if choose_store(workdir.path, None) != store_uri(workdir.path):
+        results = (json.loads(path.read_bytes()) for path in workdir.coordinator.glob("runs/*/result.json"))
+        models = [result["model"] for result in results]
+        versions = tuple((model["name"], int(model["version"])) for model in models)
+    files = {f"{name}/{version}": registry.model_file_digests(name, version) for name, version in versions}
+    tags = {f"{name}/{version}": registry.model_tags(name, version) for name, version in versions}
+    return files, tags
