@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedhealth.cdm.tables import TABLES
+from fedhealth.cdm.wards import WARD
 from fedhealth.config import Profile
 from fedhealth.errors import ConfigError
 from fedhealth.fhir.checks import SUBJECTS
@@ -111,6 +112,9 @@ _FIELDS = (
     _field(f"{_INSIDE}.admitSource:{_CODE}", "visit_extra", "is_emergency"),
     _coded(f"{_INSIDE}.dischargeDisposition:{_CODE}", "visit_occurrence", "discharged_to"),
     _field(f"Encounter.priority:{_CODE}", "visit_extra", "is_emergency is_planned"),
+    _field("Encounter.location:BackboneElement.location:Reference", *WARD),
+    _field("Encounter.location:BackboneElement.period:Period.start:dateTime", *WARD),
+    _field("Encounter.location:BackboneElement.period:Period.end:dateTime", *WARD),
     _field("Encounter.serviceProvider:Reference", "visit_occurrence", "care_site_id"),
     _field("Encounter.serviceProvider:Reference", "visit_detail", "care_site_id"),
     _field("Patient.managingOrganization:Reference", "person", "care_site_id"),
@@ -216,7 +220,9 @@ def read_anonymizer(data: bytes) -> Anonymizer:
     dropped, warnings = set[tuple[str, str]](), _about_shifts(found.parameters)
     for field in _FIELDS:
         method = next((method for selector, method in rules if selector.selects(field)), "keep")
-        if field.nodes[-1][1] in _DATES:
+        if field.columns == (WARD,) and method == "dateshift":
+            profile = max(profile, _DATE_METHODS[method], key=PROFILES.index)
+        elif field.nodes[-1][1] in _DATES and not field.columns:
             profile = max(profile, _of_date(field, method, found.parameters), key=PROFILES.index)
         elif not field.columns:
             _check_link(field, method)

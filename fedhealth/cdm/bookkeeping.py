@@ -115,6 +115,7 @@ def account_run(
         "death_without_date": "SELECT count(*) FROM patient "
         "WHERE (deceasedBoolean OR deceasedDateTime IS NOT NULL) AND person_id NOT IN (SELECT person_id FROM out_death)",
         "open_encounter": "SELECT count(*) FROM visit WHERE is_open",
+        "intensive_care_without_time": "SELECT (SELECT count(*) FROM there) - (SELECT count(*) FROM ward)",
         "encounter_refused": "SELECT coalesce(sum(n), 0) FROM all_tally WHERE what = 'refused'",
     }
     return Accounting(

@@ -124,14 +124,14 @@ def _conditional(database: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """``Type?identifier=system|value`` and ``Type?identifier=value`` -> ``Type/id``, where exactly one resource has it."""
     found: dict[str, str] = {}
     for name in ("Patient", "Encounter", "Organization", "Medication"):
-        for asked in ("coalesce(i.system, '') || '|' || i.value", "i.value"):
-            found |= dict(
-                database.execute(
-                    f"SELECT '{name}?identifier=' || {asked} AS asked, min(ref) "
-                    f"FROM (SELECT ref, unnest(identifier) AS i FROM p_{name}) WHERE i.value IS NOT NULL "
-                    "GROUP BY asked HAVING count(DISTINCT ref) = 1"
-                ).fetchall()
-            )
+        found |= dict(
+            database.execute(
+                f"WITH one AS (SELECT ref, unnest(identifier) AS i FROM p_{name}) "
+                f"SELECT '{name}?identifier=' || asked, min(ref) FROM (SELECT ref, i.value AS asked FROM one UNION ALL "
+                "SELECT ref, coalesce(i.system, '') || '|' || i.value FROM one) WHERE asked IS NOT NULL "
+                "GROUP BY asked HAVING count(DISTINCT ref) = 1"
+            ).fetchall()
+        )
     return found
 
 

@@ -24,7 +24,7 @@ from fedhealth.cdm.workspace import Plan, has, quoted, read_plan, saved, step
 from fedhealth.vocabulary.maps import maps_digest
 
 _LOADED = (
-    *("patient", "stay", "root", "visit", "ward", "organization", "medication", "consent_said"),
+    *("patient", "stay", "root", "visit", "ward", "there", "organization", "medication", "consent_said"),
     *(
         f"coded_{field}"
         for field in ("condition", "procedure", "drug", "measurement", "class", "disposition", "admit_source")

@@ -11,10 +11,11 @@ import duckdb
 
 from fedhealth.cdm.coding import match_codings, match_quantities, match_references
 from fedhealth.cdm.consent import keep_consents
+from fedhealth.cdm.profiles import deidentification_of
 from fedhealth.cdm.staged import QUANTITY, REFERENCES, TIMES, parsed_fields, staged_columns
 from fedhealth.cdm.validating import settle_verdicts
 from fedhealth.cdm.visits import keep_encounters, keep_patients, outermost_stays
-from fedhealth.cdm.wards import find_wards
+from fedhealth.cdm.wards import WARD, find_wards
 from fedhealth.cdm.workspace import SMALL_TABLES, has, read_plan, save, saved, step
 from fedhealth.fhir.resources import SHAPES, verdicts
 from fedhealth.vocabulary.site_map import SiteMap
@@ -41,7 +42,9 @@ def gather(work: Path, *, site_secret: bytes) -> None:
         keep_patients(database)
         keep_encounters(database, mapped.settings)
         outermost_stays(database)
-        find_wards(database, mapped.settings.intensive_care_locations, site_secret=site_secret)
+        is_dropped = WARD in deidentification_of(mapped, plan.profile).dropped
+        locations = () if is_dropped else mapped.settings.intensive_care_locations
+        find_wards(database, locations, site_secret=site_secret)
         keep_consents(database)
         _make_places(database)
         match_quantities(database, site_map=mapped)
@@ -226,6 +229,7 @@ _LOOKUPS = {
     "root": "FROM root",
     "visit": "FROM visit",
     "ward": "FROM ward",
+    "there": "SELECT ref FROM there",
     "organization": "SELECT seq, key, id FROM p_Organization ANTI JOIN rejected USING (seq)",
     "consent_said": "FROM consent_said",
     "medication": "SELECT seq FROM p_Medication ANTI JOIN rejected USING (seq)",

@@ -9,9 +9,10 @@ from fedhealth.vocabulary.site_map import SiteMap
 
 _OF_UNIT = """
 CREATE TABLE unit_here AS
-SELECT DISTINCT m.measurement_concept_id AS concept_id, coalesce(m.unit_concept_id, 0) AS unit_id, '' AS unit_system,
+SELECT DISTINCT m.measurement_concept_id AS concept_id, coalesce(m.unit_concept_id, 0) AS unit_id,
+       coalesce(m.unit_source_value, '') AS source, '' AS unit_system,
        CASE WHEN coalesce(m.unit_concept_id, 0) = 0 THEN '' ELSE coalesce(n.unit, 'concept ' || m.unit_concept_id) END
-       AS unit_code, coalesce(m.unit_source_value, '') AS unit_text
+       AS unit_code, CASE WHEN n.unit IS NULL THEN coalesce(m.unit_source_value, '') ELSE '' END AS unit_text
 FROM out_measurement m LEFT JOIN unit_name n ON n.unit_id = m.unit_concept_id
 WHERE m.measurement_concept_id IN (SELECT concept_id FROM plausible)
 """
@@ -20,7 +21,7 @@ _STATED = """
 CREATE TABLE stated AS
 SELECT m.row, m.measurement_concept_id AS concept_id, m.value_as_number AS number, u.state, u.factor, u.shift, u.unit_concept_id
 FROM out_measurement m JOIN unit_here h ON h.concept_id = m.measurement_concept_id
- AND h.unit_id = coalesce(m.unit_concept_id, 0) AND h.unit_text = coalesce(m.unit_source_value, '')
+ AND h.unit_id = coalesce(m.unit_concept_id, 0) AND h.source = coalesce(m.unit_source_value, '')
 JOIN unit_of u USING (concept_id, unit_system, unit_code, unit_text)
 """
 
@@ -62,7 +63,7 @@ SELECT 'measurement', row, state FROM converted WHERE number IS NOT NULL AND sta
 def convert_units(database: duckdb.DuckDBPyConnection, site_map: SiteMap) -> ValueCount:
     """Bring the numbers and ranges of ``out_measurement`` to the units of their concepts.
 
-    A row's unit is what its ``unit_concept_id`` says, and, if that is 0, its ``unit_source_value``. A number
+    A row's unit is what its ``unit_concept_id`` says, and, if that is 0 or not known, its ``unit_source_value``. A number
     whose unit does not fit, or is missing and cannot be inferred where the site allows it, becomes null; its row stays,
     and ``quarantined`` has its number.
 

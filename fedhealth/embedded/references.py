@@ -36,10 +36,11 @@ from fedhealth.models.preprocess import site_statistics
 from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
+from fedhealth.models.stepwise.rows import TrainingRows
 from fedhealth.models.weights import Weights
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, targets_of
-from fedhealth.training.growth import grow, growth_rows
+from fedhealth.training.growth import grow_by_round, growth_rows
 from fedhealth.training.sequential import MakeOptimizer, SequentialTrainer
 from fedhealth.training.stacked import SgdSettings, StackedTrainer
 from fedhealth.training.threads import one_thread
@@ -176,12 +177,22 @@ def _grown(
     known = {site: each for site, each in rows.items() if not np.isnan(each.labels).all()}
     if not known:
         raise _nobody()
+    signal = _signal(list(site_rows.values()), study, statistics)
+
+    def grown(parts: Sequence[TrainingRows]) -> Weights:
+        kept = _Kept(study.training.early_stopping.patience, signal)
+        for weights in grow_by_round(parts, statistics, study):
+            kept.offer(weights)
+            if kept.is_final:
+                break
+        return kept.weights
+
     local = {}
     for site, each in known.items():
         with suppress(PolicyError):
-            local[site] = _score_apart(grow([each], statistics, study), site, site_rows, study, statistics)
+            local[site] = _score_apart(grown([each]), site, site_rows, study, statistics)
     done("local_mean")
-    together = _score(grow(list(known.values()), statistics, study), site_rows.values(), study, statistics)
+    together = _score(grown(list(known.values())), site_rows.values(), study, statistics)
     done("centralised")
     return local, {"federated": together, "centralised": together}
 
@@ -262,18 +273,23 @@ class _Kept:
 def _signal(sites: Sequence[Rows], study: Study, statistics: Statistics) -> Callable[[Weights], float | None]:
     """The pooled metric of the study's first target on the rows by which it chooses, of all sites."""
     folds = [rows.validation() if study.validation else rows.test() for rows in sites]
-    prepared = [
-        network_inputs(fold.inputs(), site_statistics(rows.training().inputs(), statistics, study), study)
-        for rows, fold in zip(sites, folds, strict=True)
-    ]
-    inputs = [np.concatenate(arrays) for arrays in zip(*prepared, strict=True)]
+    own = [site_statistics(rows.training().inputs(), statistics, study) for rows in sites]
+    is_network = study.model.kind not in STEPWISE
+    inputs = []
+    if is_network:  # prepared once: networks are scored after every pass
+        prepared = [network_inputs(fold.inputs(), each, study) for fold, each in zip(folds, own, strict=True)]
+        inputs = [np.concatenate(arrays) for arrays in zip(*prepared, strict=True)]
     labels = np.concatenate([fold.labels for fold in folds])
     person, groups = (np.concatenate([getattr(f, name) for f in folds]) for name in ("person", "groups"))
     targets = targets_of(study)
     name = prefix_of(targets[0], targets) + headline_metric(targets[0])
 
     def signal(weights: Weights) -> float | None:
-        scores = score_inputs(weights, study, inputs)
+        if is_network:
+            scores = score_inputs(weights, study, inputs)
+        else:
+            parts = zip(folds, own, strict=True)
+            scores = np.concatenate([predict(weights, each, study, fold.inputs()) for fold, each in parts])
         return _figures(encode_evaluation(scores, labels, person, groups, targets, ()), study).get(name)
 
     return signal

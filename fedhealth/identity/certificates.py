@@ -13,9 +13,10 @@ from typing import Self, TypeVar
 
 import rfc8785
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey, MLDSA87PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +27,15 @@ from fedhealth.identity.keys import PartyKeys
 from fedhealth.identity.roster import PublicIdentity, Roster
 
 _MAX_BYTES = 1 << 20
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+)
+"""What reading or checking somebody's certificate may end in."""
 _Model = TypeVar("_Model", bound="_File")
 
 
@@ -80,7 +90,7 @@ class EnrolmentRequest(_File):
                 is_bound = request.subject == subject_of(self.identity) and _identifier(request) == digest_of(
                     self.identity
                 )
-            except (ValueError, TypeError, x509.ExtensionNotFound):
+            except _UNREADABLE:
                 is_own = is_bound = False
             if not (is_own and is_bound):
                 raise ProtocolError(
@@ -111,15 +121,12 @@ class Trust:
           ConfigError: the root is no self-signed ML-DSA-87 authority, or the list is not signed by it.
         """
         try:
+            read_root(root_pem)
             root = x509.load_pem_x509_certificate(root_pem)
-            revoked = x509.load_pem_x509_crl(revoked_pem)
-            root.verify_directly_issued_by(root)
-            constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
-            key = root.public_key()
+            revoked, key = x509.load_pem_x509_crl(revoked_pem), root.public_key()
             revoked.extensions.get_extension_for_class(x509.CRLNumber)
-            is_sound = isinstance(key, MLDSA87PublicKey) and constraints.ca and revoked.issuer == root.subject
-            is_sound = is_sound and revoked.is_signature_valid(key)  # type: ignore[arg-type]
-        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            is_sound = revoked.issuer == root.subject and revoked.is_signature_valid(key)  # type: ignore[arg-type]
+        except (ConfigError, *_UNREADABLE):
             is_sound = False
         if not is_sound:
             raise ConfigError(
@@ -133,6 +140,11 @@ class Trust:
         """The number of the list of revocations: it only grows."""
         return self.revoked.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the root certificate, 32 bytes."""
+        return self.root.fingerprint(SHA256())
+
     def check(self, roster: Roster, certificates: Sequence[x509.Certificate], now: datetime) -> None:
         """Return only when every party of a roster is certified at ``now`` (with its time zone).
 
@@ -141,7 +153,9 @@ class Trust:
             revocations or the root is out of date.
         """
         until = self.revoked.next_update_utc
-        if until is None or not self.revoked.last_update_utc <= now <= until:
+        if now < self.revoked.last_update_utc:
+            raise ProtocolError("the list of revocations is of the future", "set this machine's clock")
+        if until is None or now > until:
             raise ProtocolError(
                 "the list of revocations is out of date", "take a new crl.pem from the authority"
             )
@@ -152,6 +166,17 @@ class Trust:
             by_identity.setdefault(_identifier(certificate), []).append(certificate)
         for party in roster.parties:
             self._check_party(party, by_identity.get(digest_of(party), []), now)
+
+    def end_of(self, roster: Roster, certificates: Sequence[x509.Certificate]) -> datetime:
+        """When the first certificate of a checked roster ends; of several for one key the one that lasts longest counts."""
+        wanted = [
+            (digest_of(party), key) for party in roster.parties for key in (party.ed25519, party.mldsa65)
+        ]
+        ends: dict[tuple[bytes, str], datetime] = {}
+        for each in certificates:
+            of = (_identifier(each), _raw(each.public_key()))
+            ends[of] = max(ends.get(of, each.not_valid_after_utc), each.not_valid_after_utc)
+        return min(ends[of] for of in wanted)
 
     def _check_party(
         self, party: PublicIdentity, certificates: Iterable[x509.Certificate], now: datetime
@@ -169,7 +194,7 @@ class Trust:
                 )
                 raise ProtocolError(
                     f"{party.name} is {state} by the consortium's authority",
-                    "take a roster with its certificates from the coordinator, or have the party enrolled again",
+                    "leave the party out of the roster, or have it enrolled again",
                 )
 
     def _is_issued(self, certificate: x509.Certificate, party: PublicIdentity) -> bool:
@@ -177,7 +202,7 @@ class Trust:
         try:
             certificate.verify_directly_issued_by(self.root)
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        except _UNREADABLE:
             return False
         names = {attribute.oid: attribute.value for attribute in certificate.subject}
         wanted = {attribute.oid: attribute.value for attribute in subject_of(party)}
@@ -203,6 +228,24 @@ def subject_of(identity: PublicIdentity) -> x509.Name:
             x509.NameAttribute(NameOID.COMMON_NAME, identity.name),
         ]
     )
+
+
+def read_root(data: bytes) -> tuple[str, bytes]:
+    """The consortium's name and the fingerprint of a root certificate.
+
+    Raises:
+      ConfigError: it is no self-signed ML-DSA-87 authority.
+    """
+    try:
+        root = x509.load_pem_x509_certificate(data)
+        root.verify_directly_issued_by(root)
+        constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
+        name = root.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        if constraints.ca and isinstance(root.public_key(), MLDSA87PublicKey) and name:
+            return str(name[0].value), root.fingerprint(SHA256())
+    except _UNREADABLE:
+        pass
+    raise ConfigError("this is no authority's certificate", "ask the authority for ca.pem")
 
 
 def read_certificates(data: bytes) -> list[x509.Certificate]:
@@ -231,7 +274,7 @@ def _identifier(of: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
     """The subject key identifier; empty where there is none."""
     try:
         return of.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except (x509.ExtensionNotFound, ValueError):
+    except _UNREADABLE:
         return b""
 
 

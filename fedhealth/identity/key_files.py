@@ -46,8 +46,16 @@ def private_folder(folder: Path) -> None:
         ) from None
 
 
-def read_private(path: Path, model: type[_Model], *, passphrase: str | None = None) -> _Model | None:
+def read_private(
+    path: Path, model: type[_Model], *, passphrase: str | None = None, variable: str = PASSPHRASE
+) -> _Model | None:
     """Read a private file strictly; None when there is none.
+
+    Args:
+      path: of the file.
+      model: what must be in it.
+      passphrase: under which it is sealed; None if it is not.
+      variable: where the passphrase comes from, for errors.
 
     Raises:
       ConfigError: a link, readable by others, or not exactly the expected fields; the passphrase is wrong or
@@ -67,7 +75,7 @@ def read_private(path: Path, model: type[_Model], *, passphrase: str | None = No
             raise ConfigError(f"others can read {path}", f"chmod 600 {path}, and consider new keys")
         data = file.read(_MAX_BYTES + 1)
     try:
-        return model.model_validate_json(_opened(path, data, passphrase))
+        return model.model_validate_json(_opened(path, data, passphrase, variable))
     except ValidationError:
         raise damaged(path) from None
 
@@ -127,22 +135,22 @@ def _sealed(path: Path, data: bytes, passphrase: str) -> bytes:
     return _Sealed(salt=encode(salt), nonce=encode(nonce), content=encode(content)).model_dump_json().encode()
 
 
-def _opened(path: Path, data: bytes, passphrase: str | None) -> bytes:
+def _opened(path: Path, data: bytes, passphrase: str | None, variable: str) -> bytes:
     try:
         found = _Sealed.model_validate_json(data)
     except ValidationError:
         if passphrase is not None:
             raise ConfigError(
-                f"{path} is not under a passphrase", f"unset {PASSPHRASE}, or make new keys with it"
+                f"{path} is not under a passphrase", f"unset {variable}, or make new keys with it"
             ) from None
         return data
     if passphrase is None:
-        raise ConfigError(f"{path} is under a passphrase", f"set {PASSPHRASE} for this process")
+        raise ConfigError(f"{path} is under a passphrase", f"set {variable} for this process")
     key = ChaCha20Poly1305(_stretched(passphrase, decode(found.salt)))
     try:
         return key.decrypt(decode(found.nonce), decode(found.content), path.name.encode())
     except (InvalidTag, ProtocolError):
-        raise ConfigError(f"{path} cannot be opened", f"set {PASSPHRASE} to its passphrase") from None
+        raise ConfigError(f"{path} cannot be opened", f"set {variable} to its passphrase") from None
 
 
 def _stretched(passphrase: str, salt: bytes) -> bytes:

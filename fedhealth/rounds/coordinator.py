@@ -323,9 +323,9 @@ class CoordinatorNode:
         """Log who may take part and, with an authority, post and log the certificates and revocations that say so."""
         roster = self.board.roster
         told, subjects = {"sites": len(roster.sites)}, {ROSTER_SUBJECT: roster.digest}
-        if (found := certificates_in(self.folder)) is not None:
+        if (found := certificates_in(self.folder, roster, self.board.clock())) is not None:
             number, payload = found
-            key = f"epochs/{roster.digest}/certificates/{number}"
+            key = f"epochs/{roster.digest}/certificates/{number}-{hashlib.sha256(payload).hexdigest()[:16]}"
             subjects[key] = self.board.post(key, kind="certificates", payload=payload)
             told["list_of_revocations"] = number
         self.log.append("roster", told, subjects)

@@ -3,7 +3,7 @@
 FEDHEALTH_EXCHANGE      folder or s3:// URL of the exchange
 FEDHEALTH_COORDINATOR   the coordinator's own folder: keys/, roster.json, ca.pem, certificates.pem, crl.pem, runs/
 FEDHEALTH_KEY_PASSPHRASE optional passphrase of what is in keys/
-FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
+FEDHEALTH_ROSTER_DIGEST digest that roster.json must have; optional
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
 
@@ -31,9 +31,9 @@ def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
     return _coordinator(
         required(environ, "FEDHEALTH_EXCHANGE"),
         Path(required(environ, "FEDHEALTH_COORDINATOR")),
-        environ.get("FEDHEALTH_ROSTER_DIGEST"),
+        environ.get("FEDHEALTH_ROSTER_DIGEST") or None,
         timeouts_from(environ),
-        environ.get(PASSPHRASE),
+        environ.get(PASSPHRASE) or None,
     )
 
 
@@ -41,7 +41,7 @@ def coordinator_from_environment(environ: Mapping[str, str]) -> CoordinatorNode:
 def _coordinator(
     exchange_url: str, folder: Path, pinned: str | None, timeouts: Timeouts, passphrase: str | None
 ) -> CoordinatorNode:
-    roster = read_roster(folder, expected_digest=pinned, now=time.time())
+    roster = read_roster(folder, expected_digest=pinned, now=time.time(), is_own=True)
     keys = PartyKeys.load_or_create(
         folder / "keys", name=roster.coordinator, role="coordinator", passphrase=passphrase
     )

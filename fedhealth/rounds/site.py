@@ -88,7 +88,7 @@ class SiteNode:
     board: Board
     coordinator: str
     secrets: SiteSecrets
-    pair_keys: dict[str, bytes]
+    pair_keys: dict[str, bytes] = field(repr=False)
     timeouts: Timeouts
     clock: Callable[[], float] = time.time
     _runs: dict[str, SiteRun] = field(default_factory=dict)

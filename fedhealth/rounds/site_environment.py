@@ -6,7 +6,7 @@ FEDHEALTH_SITE_DIR      the site's own folder: keys/, roster.json, ca.pem, certi
 FEDHEALTH_SITE_FHIR     folder of FHIR files; FEDHEALTH_SITE_MAP optional
 FEDHEALTH_SITE_OMOP     instead of it: folder of OMOP files, or postgresql://host/database?schema=cdm
 FEDHEALTH_KEY_PASSPHRASE optional passphrase of what is in keys/
-FEDHEALTH_ROSTER_DIGEST optional digest that roster.json must have
+FEDHEALTH_ROSTER_DIGEST digest that roster.json must have; needed without ca.pem
 FEDHEALTH_TIMEOUTS      optional JSON with fields of ``Timeouts``
 """
 
@@ -69,9 +69,9 @@ def site_from_environment(environ: Mapping[str, str]) -> SiteNode:
         required(environ, "FEDHEALTH_SITE"),
         folder_from_environment(environ),
         required(environ, "FEDHEALTH_EXCHANGE"),
-        environ.get("FEDHEALTH_ROSTER_DIGEST"),
+        environ.get("FEDHEALTH_ROSTER_DIGEST") or None,
         timeouts_from(environ),
-        environ.get(PASSPHRASE),
+        environ.get(PASSPHRASE) or None,
     )
 
 
@@ -83,7 +83,7 @@ def folder_from_environment(environ: Mapping[str, str]) -> SiteFolder:
 def secrets_from_environment(environ: Mapping[str, str]) -> SiteSecrets:
     """The site's own secrets, drawn at the first load."""
     folder = folder_from_environment(environ).keys
-    return SiteSecrets.load_or_create(folder, passphrase=environ.get(PASSPHRASE))
+    return SiteSecrets.load_or_create(folder, passphrase=environ.get(PASSPHRASE) or None)
 
 
 def source_from_environment(environ: Mapping[str, str]) -> tuple[str, Path | None, Path | None]:

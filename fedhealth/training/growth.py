@@ -1,6 +1,6 @@
 """Models that grow by sums: what a site's rows are to them, and a whole training over rows on one machine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,7 +26,13 @@ def growth_rows(rows: Rows, statistics: Statistics, study: Study) -> TrainingRow
 
 
 def grow(sites: Sequence[TrainingRows], statistics: Statistics, study: Study) -> Weights:
-    """The model that these sites grow together, as the rounds of a run would.
+    """The model that these sites grow together, as the rounds of a run would."""
+    *_, last = grow_by_round(sites, statistics, study)
+    return last
+
+
+def grow_by_round(sites: Sequence[TrainingRows], statistics: Statistics, study: Study) -> Iterator[Weights]:
+    """The model after every round that these sites grow together.
 
     Raises:
       PolicyError: too few people, or too few events, for the kind of model.
@@ -39,4 +45,4 @@ def grow(sites: Sequence[TrainingRows], statistics: Statistics, study: Study) ->
             parts = [model.encode_step(weights, opened, rows, columns=columns, study=study) for rows in sites]
             opened.append(np.sum(parts, axis=0, dtype=np.int64))
         weights = model.next_model(weights, opened, columns=columns, study=study, number=number)
-    return weights
+        yield weights

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import copy
 
 import pytest
-from simulator.network import Network, make_study
+from simulator.network import SITES, Network, make_study
 
 from fedhealth.audit import verify_exchange
 from fedhealth.errors import ConfigError, ProtocolError
@@ -58,7 +58,9 @@ def consortium(tmp_path_factory):
     folder = tmp_path_factory.mktemp("consortium")
     said = must(folder, "init", "ca", "--consortium", "Fifteen")
     for name, role in PARTIES.items():
-        told = must(folder, "enroll", name, "--name", name, "--role", role, "--ca", "ca/ca.pem")
+        asked = ("enroll", name, "--name", name, "--role", role, "--ca", "ca/ca.pem")
+        told = must(folder, *asked, answer="y\n")
+        assert f"Fifteen: {said.strip().splitlines()[-1]}" in told
         fingerprint = told.strip().splitlines()[-1]
         signed = must(folder, "sign", "ca", f"{name}.request.json", answer="y\n")
         assert f"{role} {name}: {fingerprint}" in signed
@@ -82,7 +84,7 @@ def test_every_party_believes_the_roster_that_the_authority_certified(consortium
 def test_a_coordinator_cannot_put_a_hospital_of_its_own_into_the_roster(consortium, tmp_path):
     """An impostor's authority certifies a third hospital; the coordinator signs a roster with it."""
     must(tmp_path, "init", "ca", "--consortium", "Fifteen")
-    must(tmp_path, "enroll", "sybil", "--name", "sybil", "--ca", "ca/ca.pem")
+    must(tmp_path, "enroll", "sybil", "--name", "sybil", "--ca", "ca/ca.pem", "--yes")
     must(tmp_path, "sign", "ca", "sybil.request.json", "--yes")
     issued = [consortium / "ca" / "issued" / f"{name}.json" for name in PARTIES]
     package = ["--crl", consortium / "ca" / "crl.pem", "--out", tmp_path / "package"]
@@ -95,7 +97,14 @@ def test_a_coordinator_cannot_put_a_hospital_of_its_own_into_the_roster(consorti
 
 
 def test_who_is_not_what_was_read_out_is_not_certified(consortium):
-    must(consortium, "enroll", "late", "--name", "hospital-09", "--ca", "ca/ca.pem")
+    late = ("enroll", "late", "--name", "hospital-09", "--ca")
+    code, said = pki(consortium, *late, "ca/ca.pem", answer="n\n")
+    assert code == 2
+    assert "is not the authority's" in said
+    code, said = pki(consortium, *late, "hospital-01.request.json", "--yes")
+    assert (code, "no authority's certificate" in said) == (2, True)
+    assert not (consortium / "late").exists()
+    must(consortium, *late, "ca/ca.pem", "--yes")
     said = must(consortium, "sign", "ca", "hospital-09.request.json", answer="n\n")
     assert "hospital-09 is not certified" in said
     assert not (consortium / "ca" / "issued" / "hospital-09.json").exists()
@@ -110,6 +119,10 @@ def test_a_revoked_hospital_stops_the_roster_and_an_old_list_does_not_bring_it_b
     copy(consortium / "ca" / "crl.pem", folder / "crl.pem")
     with pytest.raises(ProtocolError, match="hospital-02 is revoked"):
         read_roster(folder, expected_digest=None, now=time.time())
+    (folder / "crl.pem").write_bytes(before)  # the list has done its work, and is not forgotten
+    with pytest.raises(ProtocolError, match="number 2 was here before"):
+        read_roster(folder, expected_digest=None, now=time.time())
+    assert not (consortium / "ca" / "issued" / "hospital-02.json").exists()
     must(consortium, "show", "ca", "--publish", "--json", "listed.json")
     listed = json.loads((consortium / "listed.json").read_text())["issued"]
     assert [each["name"] for each in listed if each["revoked"]] == ["hospital-02"]
@@ -124,9 +137,24 @@ def test_a_revoked_hospital_stops_the_roster_and_an_old_list_does_not_bring_it_b
     deliver(consortium, "crl.pem")
     with pytest.raises(ProtocolError, match="out of date"):
         read_roster(folder, expected_digest=None, now=time.time() + 31 * DAY)
-    (folder / "certificates.pem").unlink()
-    with pytest.raises(ConfigError, match=r"certificates\.pem is missing"):
-        read_roster(folder, expected_digest=None, now=time.time())
+    assert "all certificates until" in must(consortium, "check", "hospital-01")
+    for name in ("certificates.pem", "ca.pem"):  # what was pinned once is needed for ever
+        (folder / name).rename(folder / f"{name}.away")
+        with pytest.raises(ConfigError, match=f"{name} is missing"):
+            read_roster(folder, expected_digest=None, now=time.time())
+        code, said = pki(consortium, "check", "hospital-01")
+        assert (code, f"{name} is missing" in said) == (2, True)
+        (folder / f"{name}.away").rename(folder / name)
+
+
+def test_who_pins_nothing_believes_nothing(tmp_path):
+    network = Network(tmp_path, make_study())
+    hub = PartyKeys.load_or_create(tmp_path / "coordinator" / "keys", name="coordinator", role="coordinator")
+    folder = tmp_path / SITES[0]
+    (folder / "roster.json").write_bytes(hub.sign_roster(network.roster).to_bytes())
+    with pytest.raises(ConfigError, match="pins neither"):
+        read_roster(folder, expected_digest=None, now=0.0)
+    assert read_roster(folder, expected_digest=network.roster.digest, now=0.0) == network.roster
 
 
 def test_another_authority_does_not_replace_the_pinned_one(consortium, tmp_path):
@@ -155,7 +183,7 @@ def test_a_run_logs_who_was_certified_and_who_was_revoked(tmp_path):
     network.coordinator.start_run(study, run="run-1", seed=7)
     network.coordinator.log.checkpoint()
     board, roster = network.coordinator.board, network.roster
-    key = f"epochs/{roster.digest}/certificates/1"
+    (key,) = board.list(f"epochs/{roster.digest}/certificates/1-")
     told = json.loads(board.read(key, kind="certificates", sender="coordinator", role="coordinator").payload)
     trust = Trust.of(told["authority"].encode(), told["revoked"].encode())
     trust.check(roster, read_certificates(told["certificates"].encode()), now)

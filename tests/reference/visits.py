@@ -163,29 +163,41 @@ def wards_of(extract, stays, settings, secret):
     named = settings.get("intensive_care_locations", [])
     listed = {each for name in named for each in (name, "Location/" + name.removeprefix("Location/"))}
     found = []
-    for stay in [stay for stay in stays.values() if not stay.is_icu]:
-        for n, told in enumerate(extract.kept["Encounter"][stay.name].get("location", [])):
-            reference, period = reference_of(told, "location"), told.get("period", {})
-            start, end = period.get("start", stay.start), period.get("end", stay.end)
+    for stay in [stay for stay in stays.values() if not (stay.is_icu and stay.outer)]:
+        places = extract.kept["Encounter"][stay.name].get("location", [])
+        for n, told in enumerate(places):
+            reference = reference_of(told, "location")
             if (
                 told.get("status") in ("planned", "reserved")
                 or not {reference, extract.target(reference)} & listed
             ):
                 continue
-            if _time_fault({"start": start} | ({"end": end} if end else {}), extract.clock) is None:
+            if time := _time_there(stay, told.get("period"), len(places), extract.clock):
                 name = f"{stay.name}#{n}"
-                began, ended = extract.clock.start(start), extract.clock.end(end)
                 key = keyed_id(f"Encounter/{name}", secret)
-                inside = {
-                    "start": start,
-                    "end": end,
-                    "began": began,
-                    "ended": ended,
-                    "is_icu": True,
-                    "outer": stay,
-                }
-                found.append(replace(stay, name=name, key=key, **inside))
-    return found
+                found.append(replace(stay, name=name, key=key, is_icu=True, outer=stay, **time))
+    kept, seen = [], set()
+    for ward in sorted(found, key=lambda ward: (ward.outer.name, int(ward.name.rpartition("#")[2]))):
+        if (time := (ward.visit.name, ward.began, ward.ended)) not in seen:
+            seen.add(time)
+            kept.append(ward)
+    return kept
+
+
+def _time_there(stay, period, places, clock):
+    """Start and end of a time in a location, within its encounter; None if there is none."""
+    if period is None and places > 1:
+        return None
+    start, end = (period or {}).get("start", stay.start), (period or {}).get("end", stay.end)
+    if clock.day(start) is None or (end is not None and clock.day(end) is None):
+        return None
+    if clock.start(start) < stay.began:
+        start = stay.start
+    if end is not None and stay.ended is not None and clock.end(end) > stay.ended:
+        end = stay.end
+    if end is not None and clock.end(end) < clock.start(start):
+        return None
+    return {"start": start, "end": end, "began": clock.start(start), "ended": clock.end(end)}
 
 
 def visit_rows(stays, wards, care_sites, clock, extract_day):

@@ -228,6 +228,7 @@ IN_UNITS = MEASURED + ",unit_concept_id,range_low,range_high"
         ("90", "mmol/L", "8840", 90.0),  # the value is in the unit of the concept, whatever it once was
         ("5", "mmol/L", "4000000", 90.08),  # a concept that is not known says nothing
         ("5", "", "4000000", None),
+        ("90", "mg/dL", "8876", None),  # millimetres of mercury
         ("5", "", "", None),
         ("5", "furlong", "0", None),
         ("1e308", "mmol/L", "8753", None),

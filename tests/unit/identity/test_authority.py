@@ -1,5 +1,6 @@
 """The consortium's authority: what it certifies, what it refuses, and what a party believes of it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from cryptography import x509
 
 from fedhealth.errors import ConfigError, PolicyError, ProtocolError
 from fedhealth.identity import PartyKeys, Roster
-from fedhealth.identity.authority import LIST_DAYS, Authority
+from fedhealth.identity.authority import LIST_DAYS, SLACK, Authority
 from fedhealth.identity.certificates import Certified, EnrolmentRequest, Trust, read_certificates
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -58,13 +59,13 @@ def test_a_roster_of_certified_parties_is_believed(
 
 
 def test_its_private_key_is_for_the_owner_and_under_the_passphrase(authority: Authority) -> None:
-    key = authority.folder / "ca-key.pem"
+    key = authority.folder / "ca-key.json"
     assert key.stat().st_mode & 0o777 == 0o600
     assert authority.folder.stat().st_mode & 0o777 == 0o700
-    assert b"ENCRYPTED" in key.read_bytes()
+    assert b"mldsa87" not in key.read_bytes()
     assert Authority.open(authority.folder, passphrase="correct horse").root == authority.root
-    for wrong in ("wrong", None):
-        with pytest.raises(ConfigError, match="cannot be opened"):
+    for wrong, problem in (("wrong", "cannot be opened"), (None, "set FEDHEALTH_CA_PASSPHRASE")):
+        with pytest.raises(ConfigError, match=problem):
             Authority.open(authority.folder, passphrase=wrong)
 
 
@@ -73,6 +74,9 @@ def test_an_authority_is_made_once_and_in_a_folder_of_its_own(authority: Authori
         Authority.create(authority.folder, consortium="Other", passphrase=None, now=NOW)
     with pytest.raises(ConfigError, match="holds no authority"):
         Authority.open(tmp_path / "nowhere", passphrase=None)
+    (authority.folder / "register.json").write_text("{}{")
+    with pytest.raises(ConfigError, match=r"register\.json is missing or damaged"):
+        Authority.open(authority.folder, passphrase="correct horse")
 
 
 def test_a_request_with_keys_of_somebody_else_is_refused(
@@ -99,12 +103,18 @@ def test_a_name_is_certified_with_other_keys_only_after_it_was_revoked(
     authority: Authority, certified: dict[str, Certified], parties: dict[str, PartyKeys], tmp_path: Path
 ) -> None:
     new = PartyKeys.load_or_create(tmp_path / "new", name="a", role="site")
-    with pytest.raises(PolicyError, match="other keys"):
+    with pytest.raises(PolicyError, match="certified already"):
         authority.sign(EnrolmentRequest.of(new), now=NOW)
     assert authority.revoke("a", reason="key_compromise", now=days(1)) == 2
     again = authority.sign(EnrolmentRequest.of(new), now=days(1))
     with pytest.raises(PolicyError, match="were revoked"):
         authority.sign(EnrolmentRequest.of(parties["a"]), now=days(1))
+    other = PartyKeys.load_or_create(tmp_path / "other", name="d", role="site")
+    mixed = replace(
+        parties["a"], public=parties["a"].public.model_copy(update={"x25519": other.public.x25519})
+    )
+    with pytest.raises(PolicyError, match="were revoked"):  # revoked keys with another agreement key
+        authority.sign(EnrolmentRequest.of(mixed), now=days(1))
     bundle = [*leaves(*certified.values()), *leaves(again)]
     trust(authority).check(roster_of(parties | {"a": new}), bundle, days(2))
     with pytest.raises(ProtocolError, match="a is revoked"):
@@ -118,8 +128,55 @@ def test_revocations_outlive_the_process(authority: Authority, certified: dict[s
     listed = trust(reopened).revoked
     assert len(list(listed)) == 4
     assert trust(reopened).list_number == 3
-    with pytest.raises(ConfigError, match="nothing of b"):
-        reopened.revoke("b", reason="superseded", now=days(3))
+    assert reopened.revoke("b", reason="superseded", now=days(3)) == 0
+    assert trust(reopened).list_number == 3
+    with pytest.raises(ConfigError, match="nothing of nobody"):
+        reopened.revoke("nobody", reason="superseded", now=days(3))
+
+
+def test_an_authority_that_waits_does_not_take_back_what_another_process_revoked(
+    authority: Authority, certified: dict[str, Certified], parties: dict[str, PartyKeys], tmp_path: Path
+) -> None:
+    other = Authority.open(authority.folder, passphrase="correct horse")
+    other.revoke("a", reason="key_compromise", now=days(1))
+    late = PartyKeys.load_or_create(tmp_path / "late", name="late", role="site")
+    authority.sign(EnrolmentRequest.of(late), now=days(1))
+    authority.publish(days(2))
+    assert trust(authority).list_number == 3
+    with pytest.raises(ProtocolError, match="a is revoked"):
+        trust(authority).check(roster_of(parties), leaves(*certified.values()), days(2))
+    assert [each.name for each in other.issued if each.revoked] == ["a"]
+    assert {"a", "late"} <= {
+        each.name for each in Authority.open(authority.folder, passphrase="correct horse").issued
+    }
+
+
+def test_a_list_that_a_kill_kept_back_is_published_by_whoever_comes_next(
+    authority: Authority, certified: dict[str, Certified], parties: dict[str, PartyKeys]
+) -> None:
+    before = (authority.folder / "crl.pem").read_bytes()
+    authority.revoke("a", reason="key_compromise", now=days(1))
+    (authority.folder / "crl.pem").write_bytes(before)  # as if killed between register and list
+    assert (
+        Authority.open(authority.folder, passphrase="correct horse").revoke(
+            "a", reason="key_compromise", now=days(1)
+        )
+        == 0
+    )
+    with pytest.raises(ProtocolError, match="a is revoked"):
+        trust(authority).check(roster_of(parties), leaves(*certified.values()), days(2))
+
+
+def test_there_is_one_coordinator_and_a_key_is_of_one_party(
+    authority: Authority, certified: dict[str, Certified], parties: dict[str, PartyKeys], tmp_path: Path
+) -> None:
+    second = PartyKeys.load_or_create(tmp_path / "second", name="second", role="coordinator")
+    renamed = replace(parties["a"], public=parties["a"].public.model_copy(update={"name": "d"}))
+    for keys in (second, renamed):
+        with pytest.raises(PolicyError, match="certified already"):
+            authority.sign(EnrolmentRequest.of(keys), now=NOW)
+    authority.revoke("hub", reason="superseded", now=days(1))
+    authority.sign(EnrolmentRequest.of(second), now=days(1))
 
 
 def test_certificates_and_lists_end(
@@ -128,7 +185,8 @@ def test_certificates_and_lists_end(
     roster, bundle = roster_of(parties), leaves(*certified.values())
     with pytest.raises(ProtocolError, match="revocations is out of date"):
         trust(authority).check(roster, bundle, days(LIST_DAYS + 1))
-    with pytest.raises(ProtocolError, match="revocations is out of date"):
+    trust(authority).check(roster, bundle, NOW - SLACK)
+    with pytest.raises(ProtocolError, match="is of the future"):
         trust(authority).check(roster, bundle, days(-1))
     authority.publish(days(360))
     trust(authority).check(roster, bundle, days(364))
