@@ -188,7 +188,9 @@ def harmonize(
     if losses := find_losses(accounting):
         named = ", ".join(loss.code for loss in losses)
         Console().print(
-            f"more was lost than exceptions: {named}; the account and private/ say where", markup=False
+            f"more was lost than a few rows: {named}. Fix: see what accounting.json and private/quarantine.parquet say of them",
+            markup=False,
+            soft_wrap=True,
         )
 
 

@@ -220,9 +220,7 @@ def read_anonymizer(data: bytes) -> Anonymizer:
     dropped, warnings = set[tuple[str, str]](), _about_shifts(found.parameters)
     for field in _FIELDS:
         method = next((method for selector, method in rules if selector.selects(field)), "keep")
-        if field.columns == (WARD,) and method == "dateshift":
-            profile = max(profile, _DATE_METHODS[method], key=PROFILES.index)
-        elif field.nodes[-1][1] in _DATES and not field.columns:
+        if field.nodes[-1][1] in _DATES and (not field.columns or _moves(method, found.parameters)):
             profile = max(profile, _of_date(field, method, found.parameters), key=PROFILES.index)
         elif not field.columns:
             _check_link(field, method)
@@ -257,6 +255,11 @@ def _about_shifts(parameters: _Parameters) -> list[str]:
     if parameters.dateShiftFixedOffsetInDays is not None:
         warnings.append("dateShiftFixedOffsetInDays is not used: the offset is secret and a person's own")
     return warnings
+
+
+def _moves(method: str, parameters: _Parameters) -> bool:
+    """Whether a method leaves something of a date."""
+    return method in _DATE_METHODS and (method != "redact" or parameters.enablePartialDatesForRedact)
 
 
 def _of_date(field: _Loaded, method: str, parameters: _Parameters) -> Profile:

@@ -32,6 +32,7 @@ from fedhealth.errors import ConfigError, DataError
 from fedhealth.privacy.consent import ConsentRules
 from fedhealth.vocabulary.concepts import (
     ETHNICITIES,
+    MEASUREMENTS,
     NOT_STATED,
     RACES,
     STILL_PATIENT,
@@ -110,7 +111,7 @@ def import_omop(
         ):
             columns = open_omop(database, source, Path(scratch))
             counts = _load(database, columns, site_secret)
-            values = convert_units(database, mapped)
+            values = convert_units(database, mapped, unreadable=_unreadable(database))
             extract = settings.extract_date or _latest(database)
             database.execute(_PATIENT)
             find_lived(database, extract, visits=_STAYS)
@@ -201,6 +202,11 @@ def _load_table(
     unread = [f"count(*) FILTER (is_unread_{c.name})" for c in table.columns if c.name in columns[name]]
     n = sum(database.execute(f"SELECT {', '.join(unread)} FROM read_{name}").fetchall()[0])
     database.execute("INSERT INTO unread VALUES (?, ?)", [name, n])
+    if name == "measurement" and "value_as_number" in columns[name]:
+        database.execute(
+            "INSERT INTO unread SELECT 'value', count(*) FROM read_measurement "
+            f"WHERE is_unread_value_as_number AND measurement_concept_id IN {tuple(MEASUREMENTS)}"
+        )
     database.execute(f"DROP TABLE read_{name}")
     return {name: (read, loaded, reasons)}
 
@@ -336,6 +342,11 @@ def _one(database: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(found or 0)
 
 
+def _unreadable(database: duckdb.DuckDBPyConnection) -> int:
+    """Numbers of measurements with a unit of ours that are no numbers, such as those with a decimal comma."""
+    return _one(database, "SELECT sum(n) FROM unread WHERE omop_table = 'value'")
+
+
 def _latest(database: duckdb.DuckDBPyConnection) -> date:
     """The last day on which something began, or a visit ended within a year of that: open ends are far off."""
     columns = ["SELECT max(visit_start_date) AS day FROM out_visit_occurrence"]
@@ -424,7 +435,11 @@ def _account(
         ),
         values=values,
         links=links,
-        notes={"value_unreadable": _one(database, "SELECT coalesce(sum(n), 0) FROM unread")},
+        notes={
+            "value_unreadable": _one(
+                database, "SELECT coalesce(sum(n), 0) FROM unread WHERE omop_table <> 'value'"
+            )
+        },
         tables=tables,
         unmapped=[
             Unmapped(system=system, code=code, unit=unit, n=n)

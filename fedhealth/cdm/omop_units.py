@@ -60,12 +60,17 @@ SELECT 'measurement', row, state FROM converted WHERE number IS NOT NULL AND sta
 """
 
 
-def convert_units(database: duckdb.DuckDBPyConnection, site_map: SiteMap) -> ValueCount:
+def convert_units(database: duckdb.DuckDBPyConnection, site_map: SiteMap, *, unreadable: int) -> ValueCount:
     """Bring the numbers and ranges of ``out_measurement`` to the units of their concepts.
 
     A row's unit is what its ``unit_concept_id`` says, and, if that is 0 or not known, its ``unit_source_value``. A number
     whose unit does not fit, or is missing and cannot be inferred where the site allows it, becomes null; its row stays,
     and ``quarantined`` has its number.
+
+    Args:
+      database: with ``out_measurement`` and ``quarantined``.
+      site_map: of the site.
+      unreadable: how many numbers of such measurements could not be read: they are accounted for with the others.
 
     Returns:
       The account of the numbers of measurements that have a unit of ours.
@@ -84,7 +89,8 @@ def convert_units(database: duckdb.DuckDBPyConnection, site_map: SiteMap) -> Val
         ).fetchall()
     )
     loaded = {state: found.get(state, 0) for state in ("as_is", "converted", "inferred")}
-    lost = {state: n for state in ("unit", "unit_missing") if (n := found.get(state, 0))}
+    found["unreadable"] = unreadable
+    lost = {state: n for state in ("unit", "unit_missing", "unreadable") if (n := found.get(state, 0))}
     return ValueCount(
         read=sum(loaded.values()) + sum(lost.values()),
         loaded=sum(loaded.values()),

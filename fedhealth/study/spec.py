@@ -102,7 +102,7 @@ class Study(Section):
         plain = Training(rounds=training.rounds)
         idle = [k for k in _OF_GRADIENTS if getattr(training, k) != getattr(plain, k)]
         if self.model.kind in ("gbm", "cox") and idle:
-            raise ValueError(f"model.kind {self.model.kind} grows by sums: it has no training.{idle[0]}")
+            raise ValueError(f"model.kind {self.model.kind} grows by sums: remove training.{', '.join(idle)}")
         if self.model.kind == "cox" and training.early_stopping.patience is not None:
             raise ValueError(
                 "model.kind cox needs all its rounds: the last one closes, so it cannot stop early"

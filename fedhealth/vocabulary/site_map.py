@@ -144,6 +144,8 @@ def read_site_map(folder: Path | None) -> SiteMap:
         )
     digest = hashlib.sha256()
     settings, anonymizer = SiteSettings(), None
+    if (folder / "site.yml").exists():
+        raise ConfigError(f"{folder / 'site.yml'} is not read", "call it site.yaml")
     if (path := folder / "site.yaml").exists():
         settings = _settings(path.read_bytes())
     codes: dict[tuple[str, str], tuple[str, str]] = {}

@@ -161,3 +161,25 @@ def test_a_wrong_configuration_stops_the_load_before_it_reads(load, tmp_path):
     (tmp_path / "site.yaml").write_text("anonymizer: anonymizer.json\n")
     with pytest.raises(ConfigError, match=r"redact Organization\.id"):
         load([patient("ada")], site_map=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("Encounter.location", "redact"),
+        ("Encounter.location.location", "cryptoHash"),
+        ("nodesByName('location')", "redact"),
+        ("Encounter.location.period", "redact"),
+    ],
+)
+def test_locations_that_are_dropped_tell_no_intensive_care(load, tmp_path, path, method):
+    said = json.dumps({"fhirPathRules": [{"path": path, "method": method}], "parameters": {}})
+    site = tmp_path / "site.yaml"
+    stay = encounter("stay", location=[{"location": {"reference": "Location/icu"}}])
+    for anonymizer, details in (("", 1), ("anonymizer: rules.json\n", 0)):
+        site.write_text(f"intensive_care_locations: [icu]\n{anonymizer}")
+        if anonymizer:
+            (tmp_path / "rules.json").write_text(said)
+        loaded = load([patient("ada"), stay], site_map=tmp_path)
+        assert len(loaded.rows("visit_detail")) == details
+    assert "visit_detail.location" in loaded.record()["dropped"]

@@ -179,6 +179,46 @@ def test_times_in_a_unit_that_the_site_names_are_intensive_care(load, tmp_path):
     assert loaded.reasons("Encounter") == {}
 
 
+UNIT = {"location": {"reference": "Location/icu-1"}}
+
+
+@pytest.mark.parametrize(
+    ("stay", "details"),
+    [
+        (encounter("stay", **ACUTE, location=[UNIT]), [("05-01 08:00", "05-04 16:00")]),
+        (encounter("stay", location=[UNIT, {"location": {"reference": "Location/ward"}}]), []),
+        (
+            encounter("stay", location=[UNIT | {"period": {"start": "2019-01-01", "end": "2022-01-01"}}]),
+            [("05-01 08:00", "05-04 16:00")],
+        ),
+        (encounter("stay", location=[UNIT | {"period": {"start": "2019-01-01", "end": "2020-01-01"}}]), []),
+        (
+            encounter("stay", location=[UNIT | {"period": {"start": "2021-05-03T10:00:00Z"}}] * 2),
+            [("05-03 10:00", "05-04 16:00")],
+        ),
+    ],
+    ids=["outermost of that class", "among others without a time", "longer", "before", "twice"],
+)
+def test_a_time_in_intensive_care_is_told_lies_in_its_encounter_and_counts_once(
+    load, tmp_path, stay, details
+):
+    (tmp_path / "site.yaml").write_text("intensive_care_locations: [icu-1]\n")
+    loaded = load([patient("ada"), stay], site_map=tmp_path)
+    times = loaded.rows(
+        "visit_detail", "visit_detail_start_datetime::VARCHAR", "visit_detail_end_datetime::VARCHAR"
+    )
+    assert [(start[5:16], end[5:16]) for start, end in times] == details
+    told = len(stay["location"]) - ("ward" in str(stay))
+    assert loaded.account.notes["intensive_care_without_time"] == told - len(details)
+
+
+def test_an_identifier_with_and_one_without_a_system_that_read_alike_find_neither(load):
+    one = patient("ada", identifier=[{"system": "urn:mrn", "value": "7"}])
+    other = patient("bo", identifier=[{"value": "urn:mrn|7"}])
+    loaded = load([one, other, pulse(subject={"reference": "Patient?identifier=urn:mrn|7"})])
+    assert loaded.reasons("Observation") == {"quarantined:dangling_subject": 1}
+
+
 def test_a_circle_of_encounters_and_intensive_care_in_nothing_are_quarantined(load):
     circle = [encounter(a, partOf={"reference": f"Encounter/{b}"}) for a, b in (("x", "y"), ("y", "x"))]
     lost = encounter("unit", **ACUTE, partOf={"reference": "Encounter/gone"})

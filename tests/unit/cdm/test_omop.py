@@ -15,6 +15,7 @@ from fedhealth.cdm.tables import TABLES
 from fedhealth.errors import ConfigError, DataError
 from fedhealth.synthetic.consortium import generate_hospital
 from fedhealth.validation import validate_cdm
+from fedhealth.validation.losses import find_losses
 
 PERSON = "person_id,gender_concept_id,year_of_birth,race_concept_id,ethnicity_concept_id,person_source_value"
 VISIT = "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_end_date,visit_type_concept_id"
@@ -248,6 +249,17 @@ def test_numbers_are_brought_to_the_unit_of_their_concept(take, value, spelling,
         assert low == pytest.approx(4 * canonical / float(value))
         assert loaded.account.values.loaded == 1
         assert loaded.account.values.converted == (canonical != float(value))
+
+
+def test_numbers_that_cannot_be_read_are_a_loss(take):
+    rows = [f"{n};1;3004501;2021-05-02;32817;5,{n};10;2345-7;mmol/L" for n in range(1, 10)]
+    loaded = take(
+        person=[PERSON, ADA], visit_occurrence=[VISIT, STAY], measurement=[MEASURED.replace(",", ";"), *rows]
+    )
+    assert loaded.account.values.quarantined == {"unreadable": 9}
+    assert [loss.code for loss in find_losses(loaded.account) if loss.of == "values"] == [
+        "losses/values/unreadable"
+    ]
 
 
 def test_a_missing_unit_is_inferred_where_the_site_allows_it(take, tmp_path):
