@@ -63,8 +63,8 @@ def refuse_unbuilt(study: "Study") -> None:
         _refuse(study, row.key, row.values)
     for key in DEFAULTS_ONLY:
         _refuse(study, key, (_default(type(study), key),))
-    if study.model.kind != "lstm":  # no other model reads them
-        _refuse(study, "features.series", (_default(type(study), "features.series"),))
+    if study.model.kind != "lstm" and study.features.series != _default(type(study), "features.series"):
+        raise ConfigError("features.series is read by model.kind lstm alone", "remove it, or use an lstm")
 
 
 def _refuse(study: "Study", key: str, values: tuple[object, ...]) -> None:

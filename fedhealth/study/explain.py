@@ -10,6 +10,16 @@ from pydantic_core import ErrorDetails
 Place = tuple[int | str, ...]
 
 
+_FORMS = {
+    r"^[^|\s]+\|\S[^|]*$": "system|code, such as http://loinc.org|2160-0 or omop|3016723",
+    r"^[a-z0-9_]+$": "it with a-z, 0-9 and _",
+    r"^[a-z0-9]+(-[a-z0-9]+)*$": "it with a-z, 0-9 and single -",
+    r"^[a-z0-9-]+/[0-9]+$": "name/version of a registered model",
+    r"^[0-9a-f]{64}$": "64 hexadecimal digits: the version's tag model_digest",
+}
+"""What the patterns of the language mean, for people."""
+
+
 def explain(error: ValidationError, root: type[BaseModel]) -> tuple[str, str]:
     """The first problem of a validation report as (problem, fix).
 
@@ -42,8 +52,13 @@ def _explain_one(one: ErrorDetails, root: type[BaseModel]) -> tuple[str, str]:
         return f"{where} has no kind", f"add {where}.kind"
     if kind in ("float_type", "int_type") and isinstance(one["input"], str):
         return f"{where} must be a number, not text", "write it without quotes and with a point: 1.0e-5"
+    if kind == "string_pattern_mismatch":
+        pattern = one.get("ctx", {}).get("pattern", "")
+        return f"{where} has not the form that it needs", f"write {_FORMS.get(pattern, 'it as the others')}"
+    if kind in ("tuple_type", "list_type"):
+        return f"{where} must be a list", f"write it in brackets: [{one['input']}]"
     if kind == "value_error" and not path:
-        return one["msg"].removeprefix("Value error, "), "change one of the two keys"
+        return one["msg"].removeprefix("Value error, "), "change one of these keys"
     if kind == "value_error":
         return f"{where}: {one['msg'].removeprefix('Value error, ')}", f"change {where}"
     return f"{where}: {one['msg'][:1].lower()}{one['msg'][1:]}", f"change {where}"

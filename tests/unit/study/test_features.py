@@ -112,7 +112,11 @@ def unchecked(features: dict[str, Any]) -> Study:
         ({"preset": "icu-20"}, "features.preset", "not known"),
         ({"drugs": [{"name": "aspirin"}]}, "features.drugs[0]", "codes or text"),
         ({"conditions": [{"name": "d", "codes": []}]}, "features.conditions[0].codes", "at least 1"),
-        ({"conditions": [{"name": "d", "codes": ["E11"]}]}, "features.conditions[0].codes[0]", "pattern"),
+        (
+            {"conditions": [{"name": "d", "codes": ["E11"]}]},
+            "features.conditions[0].codes[0]",
+            "has not the form",
+        ),
         (
             {"conditions": [{"name": "d", "codes": ["omop|E11"]}]},
             "features.conditions[0].codes[0]",
@@ -149,14 +153,9 @@ def test_what_breaks_the_language_is_one_line_with_its_key(
     assert caught.value.fix
 
 
-@pytest.mark.parametrize(
-    ("features", "key"),
-    [({"series": {"steps": 24}}, "features.series")],
-)
-def test_what_is_not_built_is_refused(tmp_path: Path, features: dict[str, Any], key: str) -> None:
-    with pytest.raises(ConfigError, match="not built") as caught:
-        load_study(written(tmp_path, features))
-    assert caught.value.problem.startswith(key)
+def test_series_that_no_model_reads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"features\.series is read by model\.kind lstm alone"):
+        load_study(written(tmp_path, {"series": {"steps": 24}}))
 
 
 def test_the_example_of_the_design_is_understood() -> None:

@@ -114,7 +114,7 @@ def test_a_readmission_is_followed_as_long_as_its_label_reaches(tmp_path: Path) 
         ),
         ({"outcomes": {"r": {"kind": "readmission", "within_days": 0}}}, "within_days", "change outcomes.r"),
         ({"privacy": {"shares": {"training": 0.0}}}, "privacy.shares", "change privacy.shares"),
-        ({"name": "Has Spaces"}, "name", "change name"),
+        ({"name": "Has Spaces"}, "name", "a-z, 0-9 and single -"),
         ({"features": {"window_h": [-48, 1]}}, "features", "change features"),
     ],
 )
@@ -246,7 +246,6 @@ def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None
         ({"privacy": {"linkage_factor": 2}}, "privacy.linkage_factor"),
         ({"aggregation": {"mode": "plain"}}, "aggregation.mode"),
         ({"aggregation": {"robust": "median"}}, "aggregation.robust"),
-        ({"features": {"series": {"steps": 24}}}, "features.series"),
         ({"evaluation": {"min_cell": 20}}, "evaluation.min_cell"),
         ({"erasure": "keep"}, "erasure"),
         ({"release": {"reviewers": 7}}, "release"),
@@ -280,6 +279,22 @@ def test_what_is_no_mapping_of_plain_values_is_refused(tmp_path: Path, text: str
     with pytest.raises(ConfigError) as caught:
         load_study(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "fix"),
+    [
+        ({"split": {"assigned": "split"}}, "write system|code"),
+        ({"model": {"kind": "mlp", "hidden": 64}}, "write it in brackets: [64]"),
+        ({"training": {"initial": {"model": "readmission", "digest": "0" * 64}}}, "write name/version"),
+        ({"model": {"kind": "mlp"}, "features": {"series": {"steps": 10}}}, "use an lstm"),
+    ],
+    ids=str,
+)
+def test_a_fix_says_what_to_write(tmp_path: Path, sections: dict[str, Any], fix: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_study(written(tmp_path, **sections))
+    assert fix in caught.value.fix
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
