@@ -322,7 +322,8 @@ def audit_verify(
     if is_bundle:
         console.print(f"{result['model']} of run {result['run']}, roster {result['roster']}", soft_wrap=True)
     console.print(
-        f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}"
+        f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}",
+        soft_wrap=True,
     )
 
 

@@ -130,9 +130,31 @@ def test_no_flow_parameter_of_the_coordinator_names_a_sites_folder(demo):
     ] == []
 
 
-def verify(workdir):
-    command = [str(FEDHEALTH), "audit", "verify", str(workdir)]
+def audit(*arguments):
+    command = [str(FEDHEALTH), "audit", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
+
+
+def verify(path):
+    return audit("verify", path)
+
+
+def test_a_models_history_goes_into_one_file_that_verifies_by_itself(demo, tmp_path):
+    bundle = tmp_path / "history.zip"
+    told = report_of(demo[0])["model"]
+    exported = audit("export", demo[0], "--out", bundle)
+    assert exported.returncode == 0, exported.stderr
+    assert f"{told['name']}/{told['version']}" in exported.stdout
+    good = verify(bundle)
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert f"{told['name']}/{told['version']} of run" in good.stdout
+    other = audit("verify", bundle, "--roster", "0" * 64)
+    assert other.returncode == 1
+    data = bytearray(bundle.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "edited.zip").write_bytes(data)
+    assert verify(tmp_path / "edited.zip").returncode != 0
+    assert audit("export", demo[0], "--model", "nobody/1", "--out", tmp_path / "n.zip").returncode == 2
 
 
 def test_the_history_verifies_and_any_edit_is_found(demo):
