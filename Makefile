@@ -21,9 +21,9 @@ setup: $(STAMP)  ## create .venv from the pinned constraints
 demo: $(STAMP)  ## 15 synthetic hospitals, end to end: table, report.html, MLflow and Prefect stores in ./demo
 	$(BIN)/fedhealth demo --workdir demo
 
-test: $(STAMP)  ## the whole test suite; what starts servers one after the other
+test: $(STAMP)  ## the whole test suite, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/e2e
 
 test-fast: $(STAMP)  ## everything that takes less than about ten seconds
 	$(BIN)/python -m pytest -m 'not slow'
