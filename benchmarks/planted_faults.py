@@ -152,6 +152,9 @@ def _result(rows: Sequence[Row], unprovoked: Sequence[str], patients: int) -> di
         "kinds_found_always": len(always),
         "planted": len(rows),
         "found": sum(bool(row.found_by) for row in rows),
+        "by_drift_alone": sum(
+            bool(row.found_by) and all(code.startswith("drift/") for code in row.found_by) for row in rows
+        ),
         "false_alarms": sum(len(row.false_alarms) for row in rows),
         "alarms_without_fault": list(unprovoked),
         "standing_warnings": list(STANDING),
