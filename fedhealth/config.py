@@ -7,6 +7,8 @@ from typing import Literal
 FhirValidation = Literal["all", "sample", "off"]
 """How many resources fhir.resources checks: all, about 200 per type, or none."""
 
+RevocationReason = Literal["key_compromise", "cessation_of_operation", "superseded", "privilege_withdrawn"]
+"""Why a party's certificates are revoked (RFC 5280)."""
 Profile = Literal["local-only", "limited-dataset", "safe-harbor"]
 """How a CDM is de-identified: dates as they are, moved by one offset a person, or years and relative times alone."""
 

@@ -4,18 +4,18 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedhealth.config import RevocationReason
 from fedhealth.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedhealth.identity.authority import Authority, Issued
     from fedhealth.identity.certificates import Certified
-    from fedhealth.identity.roster import Role
 
 pki_app = typer.Typer(no_args_is_help=True, help="Certify who takes part.")
 AuthorityFolder = Annotated[Path, typer.Argument(help="The authority's own folder.")]
@@ -46,7 +46,7 @@ def enroll(
     folder: PartyFolder,
     name: Annotated[str, typer.Option(help="The party's name, such as hospital-01.")],
     ca: Annotated[Path, typer.Option(help="The authority's ca.pem.")],
-    role: Annotated[str, typer.Option(help="site or coordinator")] = "site",
+    role: Annotated[Literal["site", "coordinator"], typer.Option(help="What it does.")] = "site",
     out: Annotated[
         Path | None, typer.Option(help="Where the request is written; NAME.request.json here.")
     ] = None,
@@ -64,9 +64,7 @@ def enroll(
     _say(f"{ca} is of {consortium}: {fingerprint(root)}")
     if not yes and not typer.confirm("Is this what the authority reads to you?"):
         raise ConfigError(f"{ca} is not the authority's", "ask it for ca.pem again; nothing was made")
-    keys = PartyKeys.load_or_create(
-        folder / "keys", name=name, role=_role(role), passphrase=_key_passphrase()
-    )
+    keys = PartyKeys.load_or_create(folder / "keys", name=name, role=role, passphrase=_key_passphrase())
     write_private(pinned, data, mode=0o644)
     write_private(target, EnrolmentRequest.of(keys).to_bytes(), mode=0o644)
     _say(f"{target} goes to the authority; its fingerprint, to be compared by telephone:")
@@ -143,15 +141,13 @@ def roster(
 def revoke(
     folder: AuthorityFolder,
     name: str,
-    reason: Annotated[str, typer.Option(help="key_compromise, superseded, ...")] = "key_compromise",
+    reason: Annotated[RevocationReason, typer.Option(help="Why.")] = "key_compromise",
 ) -> None:
     """Revoke a party's certificates; every party needs the new crl.pem."""
-    from fedhealth.identity.authority import Authority, Reason
+    from fedhealth.identity.authority import Authority
 
-    if reason not in get_args(Reason):
-        raise ConfigError(f"{reason} is no reason", f"choose one of {', '.join(get_args(Reason))}")
     authority = Authority.open(folder, passphrase=_passphrase())
-    n = authority.revoke(name, reason=reason, now=_now())  # type: ignore[arg-type]
+    n = authority.revoke(name, reason=reason, now=_now())
     told = f"{n} certificates of {name} are revoked" if n else f"{name} was revoked before"
     _say(f"{told}; {_listed(authority)}; make a roster without its file")
 
@@ -255,12 +251,6 @@ def _key_passphrase() -> str | None:
     from fedhealth.identity.key_files import PASSPHRASE
 
     return os.environ.get(PASSPHRASE) or None
-
-
-def _role(text: str) -> "Role":
-    if text not in ("site", "coordinator"):
-        raise ConfigError(f"{text} is no role", "choose site or coordinator")
-    return text  # type: ignore[return-value]
 
 
 def _read(path: Path) -> bytes:

@@ -166,6 +166,7 @@ def _load(database: duckdb.DuckDBPyConnection, columns: dict[str, set[str]], sec
     """Make ``out_<table>`` of all rows that can be used, and ``quarantined``."""
     database.execute("CREATE TABLE quarantined (omop_table VARCHAR, row BIGINT, reason VARCHAR)")
     database.execute("CREATE TABLE unread (omop_table VARCHAR, n BIGINT)")
+    database.execute("CREATE TABLE unread_number (n BIGINT)")
     counts: Counts = {}
     for name in _ROWS:
         counts |= _load_table(database, name, columns, secret)
@@ -204,7 +205,7 @@ def _load_table(
     database.execute("INSERT INTO unread VALUES (?, ?)", [name, n])
     if name == "measurement" and "value_as_number" in columns[name]:
         database.execute(
-            "INSERT INTO unread SELECT 'value', count(*) FROM read_measurement "
+            "INSERT INTO unread_number SELECT count(*) FROM read_measurement "
             f"WHERE is_unread_value_as_number AND measurement_concept_id IN {tuple(MEASUREMENTS)}"
         )
     database.execute(f"DROP TABLE read_{name}")
@@ -344,7 +345,7 @@ def _one(database: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _unreadable(database: duckdb.DuckDBPyConnection) -> int:
     """Numbers of measurements with a unit of ours that are no numbers, such as those with a decimal comma."""
-    return _one(database, "SELECT sum(n) FROM unread WHERE omop_table = 'value'")
+    return _one(database, "SELECT sum(n) FROM unread_number")
 
 
 def _latest(database: duckdb.DuckDBPyConnection) -> date:
@@ -435,11 +436,7 @@ def _account(
         ),
         values=values,
         links=links,
-        notes={
-            "value_unreadable": _one(
-                database, "SELECT coalesce(sum(n), 0) FROM unread WHERE omop_table <> 'value'"
-            )
-        },
+        notes={"value_unreadable": _one(database, "SELECT sum(n) FROM unread")},
         tables=tables,
         unmapped=[
             Unmapped(system=system, code=code, unit=unit, n=n)

@@ -32,9 +32,7 @@ def verify_workdir(workdir_path: str) -> dict[str, Any]:
     Raises:
       ConfigError: it is no working directory of a run.
     """
-    workdir = Workdir(Path(workdir_path))
-    if not workdir.roster.exists() or not workdir.exchange.is_dir():
-        raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
+    workdir = _checked(workdir_path)
     files, tags = _registered(workdir)
     result = verify_exchange(
         open_exchange(str(workdir.exchange)),
@@ -44,6 +42,13 @@ def verify_workdir(workdir_path: str) -> dict[str, Any]:
         expected_checkpoint=_reported_checkpoint(workdir),
     )
     return _told(result)
+
+
+def _checked(workdir_path: str) -> Workdir:
+    workdir = Workdir(Path(workdir_path))
+    if not workdir.roster.exists() or not workdir.exchange.is_dir():
+        raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
+    return workdir
 
 
 def _told(result: AuditResult) -> dict[str, Any]:
@@ -65,9 +70,7 @@ def export_model(workdir_path: str, model: str | None, out: str) -> dict[str, st
     Raises:
       ConfigError: it is no working directory of a run, or holds no such model.
     """
-    workdir = Workdir(Path(workdir_path))
-    if not workdir.roster.exists() or not workdir.exchange.is_dir():
-        raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
+    workdir = _checked(workdir_path)
     if model is None and workdir.report_json.exists():
         told = json.loads(workdir.report_json.read_bytes())["model"]
         model = f"{told['name']}/{told['version']}"

@@ -7,9 +7,8 @@ all others.
 All references share one optimiser (`REFERENCE_SGD`; Adam for a recurrent network), one initial model and the same
 number of passes over the data, so that they differ only in who trains with whom. Where the study stops early, each ends
 with its patience and keeps its best round by the validation rows of all sites: also a site's own model, which is more
-than it could know alone. The study's own optimiser is not
-used: a learning rate chosen for noisy gradients would handicap the references. Nor is its algorithm: all is plain
-federated averaging of every parameter.
+than it could know alone. The study's own optimiser is not used: a learning rate chosen for noisy gradients would handicap
+the references. Nor is its algorithm: all is plain federated averaging of every parameter.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,7 +39,7 @@ from fedhealth.models.stepwise.rows import TrainingRows
 from fedhealth.models.weights import Weights
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import Target, targets_of
-from fedhealth.training.growth import grow_by_round, growth_rows
+from fedhealth.training.growth import grow, growth_rows
 from fedhealth.training.sequential import MakeOptimizer, SequentialTrainer
 from fedhealth.training.stacked import SgdSettings, StackedTrainer
 from fedhealth.training.threads import one_thread
@@ -181,7 +180,7 @@ def _grown(
 
     def grown(parts: Sequence[TrainingRows]) -> Weights:
         kept = _Kept(study.training.early_stopping.patience, signal)
-        for weights in grow_by_round(parts, statistics, study):
+        for weights in grow(parts, statistics, study):
             kept.offer(weights)
             if kept.is_final:
                 break

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedhealth.config import RevocationReason
 from fedhealth.errors import ConfigError, PolicyError
 from fedhealth.identity.certificates import Certified, EnrolmentRequest, digest_of, subject_of
 from fedhealth.identity.encoding import PartyName, decode, encode, exactly
@@ -40,8 +41,7 @@ SLACK = timedelta(hours=1)
 _ROOT, _KEY, _REGISTER, _LIST, _ISSUED = "ca.pem", "ca-key.json", "register.json", "crl.pem", "issued"
 _STRICT = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Reason = Literal["key_compromise", "cessation_of_operation", "superseded", "privilege_withdrawn"]
-_FLAGS: dict[str, x509.ReasonFlags] = {
+_FLAGS: dict[RevocationReason, x509.ReasonFlags] = {
     "key_compromise": x509.ReasonFlags.key_compromise,
     "cessation_of_operation": x509.ReasonFlags.cessation_of_operation,
     "superseded": x509.ReasonFlags.superseded,
@@ -55,7 +55,7 @@ class Revocation(BaseModel):
     model_config = _STRICT
 
     at: datetime
-    reason: Reason
+    reason: RevocationReason
 
 
 class Issued(BaseModel):
@@ -193,7 +193,7 @@ class Authority:
             self._refuse_taken(request.identity)
             return self._certify(request.identity, now, now + timedelta(days=days))
 
-    def revoke(self, name: str, *, reason: Reason, now: datetime) -> int:
+    def revoke(self, name: str, *, reason: RevocationReason, now: datetime) -> int:
         """Revoke all certificates of a party and publish the list; returns how many were revoked now, 0 if all were before.
 
         Raises:

@@ -125,7 +125,8 @@ class Trust:
             root = x509.load_pem_x509_certificate(root_pem)
             revoked, key = x509.load_pem_x509_crl(revoked_pem), root.public_key()
             revoked.extensions.get_extension_for_class(x509.CRLNumber)
-            is_sound = revoked.issuer == root.subject and revoked.is_signature_valid(key)  # type: ignore[arg-type]
+            is_own = revoked.issuer == root.subject
+            is_sound = is_own and isinstance(key, MLDSA87PublicKey) and revoked.is_signature_valid(key)
         except (ConfigError, *_UNREADABLE):
             is_sound = False
         if not is_sound:

@@ -22,8 +22,6 @@ from fedhealth.identity.roster import Roster, SignedRoster
 
 _SEEN = "crl-number"
 """In ``keys/``: by fingerprint of an authority, the number of its newest list that was seen."""
-
-
 _NUMBERS = TypeAdapter(dict[str, int])
 
 
@@ -64,13 +62,13 @@ def certificates_in(folder: Path, roster: Roster, now: float) -> tuple[int, byte
     """
     if not os.path.lexists(folder / "ca.pem"):
         return None
-    _check_certified(folder, roster, datetime.fromtimestamp(now, UTC))
+    trust = _check_certified(folder, roster, datetime.fromtimestamp(now, UTC))
     root, certificates, revoked = (_read(folder / name) for name in ("ca.pem", "certificates.pem", "crl.pem"))
     told = {"authority": root.decode(), "certificates": certificates.decode(), "revoked": revoked.decode()}
-    return Trust.of(root, revoked).list_number, rfc8785.dumps(told)
+    return trust.list_number, rfc8785.dumps(told)
 
 
-def _check_certified(folder: Path, roster: Roster, now: datetime) -> None:
+def _check_certified(folder: Path, roster: Roster, now: datetime) -> Trust:
     trust = Trust.of(_read(folder / "ca.pem"), _read(folder / "crl.pem"))
     path, authority = folder / "keys" / _SEEN, trust.digest.hex()
     try:
@@ -87,6 +85,7 @@ def _check_certified(folder: Path, roster: Roster, now: datetime) -> None:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         write_private(path, rfc8785.dumps(seen | {authority: trust.list_number}))
     trust.check(roster, read_certificates(_read(folder / "certificates.pem")), now)
+    return trust
 
 
 def _read(path: Path) -> bytes:

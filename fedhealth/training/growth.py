@@ -25,14 +25,8 @@ def growth_rows(rows: Rows, statistics: Statistics, study: Study) -> TrainingRow
     return TrainingRows(make(rows.inputs(), statistics, study), rows.labels[:, 0], rows.person)
 
 
-def grow(sites: Sequence[TrainingRows], statistics: Statistics, study: Study) -> Weights:
-    """The model that these sites grow together, as the rounds of a run would."""
-    *_, last = grow_by_round(sites, statistics, study)
-    return last
-
-
-def grow_by_round(sites: Sequence[TrainingRows], statistics: Statistics, study: Study) -> Iterator[Weights]:
-    """The model after every round that these sites grow together.
+def grow(sites: Sequence[TrainingRows], statistics: Statistics, study: Study) -> Iterator[Weights]:
+    """The model after every round that these sites grow together, as the rounds of a run would.
 
     Raises:
       PolicyError: too few people, or too few events, for the kind of model.

@@ -19,9 +19,11 @@ from fedhealth.rounds.site_memory import SiteMemory
 TRAINING = {"rounds": 4, "local": {"steps": 5}, "batch_size": 16, "optimizer": {"lr": 0.05}}
 
 
-def run(folder, study, **start):
-    """A whole run; returns (network, closed rounds, outcomes, errors)."""
+def run(folder, study, change=None, **start):
+    """A whole run, of rows as ``change`` makes them; returns (network, closed rounds, outcomes, errors)."""
     network = Network(folder, study)
+    for name, rows in network.rows.items() if change else ():
+        network.give_rows(name, change(rows))
     network.coordinator.start_run(study, run="run-1", seed=7, **start)
     threads, outcomes, errors = network.follow("run-1")
     closed = network.run_rounds("run-1")
@@ -70,15 +72,11 @@ def test_a_run_without_gain_stops_and_keeps_the_best_model(tmp_path):
 def test_what_is_chosen_is_chosen_by_rows_that_the_final_figures_do_not_see(tmp_path):
     training = {"rounds": 5, "local": {"steps": 30}, "batch_size": 16, "optimizer": {"lr": 0.2}}
     study = make_study(training=training | {"early_stopping": {"patience": 5}})
-    network = Network(tmp_path, study)
-    for name, rows in network.rows.items():
-        labels = np.where(rows.is_test[:, None], 1 - rows.labels, rows.labels)
-        network.give_rows(name, replace(rows, labels=labels))
-    network.coordinator.start_run(study, run="run-1", seed=7)
-    threads, _, errors = network.follow("run-1")
-    closed = network.run_rounds("run-1")
-    for thread in threads:
-        thread.join(timeout=30)
+
+    def turned(rows):
+        return replace(rows, labels=np.where(rows.is_test[:, None], 1 - rows.labels, rows.labels))
+
+    _, closed, _, errors = run(tmp_path, study, turned)
     assert errors == {}
     assert closed[-2].metrics["auroc"] > 0.6
     assert closed[-1].metrics["auroc"] < 0.4

@@ -8,12 +8,12 @@ import pytest
 from cryptography import x509
 
 from fedhealth.errors import ConfigError, PolicyError, ProtocolError
-from fedhealth.identity import PartyKeys, Roster
+from fedhealth.identity import PartyKeys, Role, Roster
 from fedhealth.identity.authority import LIST_DAYS, SLACK, Authority
 from fedhealth.identity.certificates import Certified, EnrolmentRequest, Trust, read_certificates
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-NAMES = {"hub": "coordinator", "a": "site", "b": "site", "c": "site"}
+NAMES: dict[str, Role] = {"hub": "coordinator", "a": "site", "b": "site", "c": "site"}
 
 
 def days(n: float) -> datetime:
@@ -24,8 +24,7 @@ def days(n: float) -> datetime:
 def parties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PartyKeys]:
     folder = tmp_path_factory.mktemp("keys")
     return {
-        name: PartyKeys.load_or_create(folder / name, name=name, role=role)  # type: ignore[arg-type]
-        for name, role in NAMES.items()
+        name: PartyKeys.load_or_create(folder / name, name=name, role=role) for name, role in NAMES.items()
     }
 
 
