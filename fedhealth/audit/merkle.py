@@ -4,10 +4,12 @@
 an append costs two hashes on average and a proof reads a logarithmic number of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
 EMPTY_ROOT = sha256(b"").digest()
+NodeOf = Callable[[int, int], bytes]
+"""Gives the hash of a complete subtree by (height, index); from memory or from tiles."""
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -48,59 +50,33 @@ class MerkleTree:
             height += 1
         return self.size - 1
 
+    def node(self, height: int, index: int) -> bytes:
+        """Return the hash of the complete subtree over leaves index * 2^height and the 2^height - 1 after it."""
+        return self._levels[height][index]
+
     def root(self, size: int | None = None) -> bytes:
         """Return the root over the first ``size`` leaves, 32 bytes; by default over all.
 
         Raises:
           ValueError: the tree has fewer leaves.
         """
-        return self._range(0, self._checked(size))
+        return root_of(self.node, self._checked(size))
 
     def inclusion_proof(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the audit path of leaf ``index`` in the tree of ``size`` leaves.
 
         Raises:
           ValueError: there is no such leaf or tree.
-
-        Source: RFC 9162, section 2.1.3.1.
         """
-        end = self._checked(size)
-        if not 0 <= index < end:
-            raise ValueError("no such leaf")
-        start, path = 0, []
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                path.append(self._range(middle, end))
-                end = middle
-            else:
-                path.append(self._range(start, middle))
-                start = middle
-        return tuple(reversed(path))
+        return inclusion_path(self.node, index=index, size=self._checked(size))
 
     def consistency_proof(self, old_size: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the proof that the tree of ``size`` extends the one of ``old_size``.
 
         Raises:
           ValueError: there is no such tree, or not 0 < old_size <= size.
-
-        Source: RFC 9162, section 2.1.4.1.
         """
-        end = self._checked(size)
-        if not 0 < old_size <= end:
-            raise ValueError("no such older tree")
-        start, path, is_whole = 0, [], True
-        while old_size != end:
-            middle = start + _split(end - start)
-            if old_size <= middle:
-                path.append(self._range(middle, end))
-                end = middle
-            else:
-                path.append(self._range(start, middle))
-                start, is_whole = middle, False
-        if not is_whole:
-            path.append(self._range(start, end))
-        return tuple(reversed(path))
+        return consistency_path(self.node, old_size=old_size, size=self._checked(size))
 
     def _checked(self, size: int | None) -> int:
         if size is None:
@@ -109,19 +85,71 @@ class MerkleTree:
             raise ValueError("no such tree")
         return size
 
-    def _range(self, start: int, end: int) -> bytes:
-        """Root over leaves start .. end - 1, where start is aligned as the recursion makes it."""
-        if start == end:
-            return EMPTY_ROOT
-        pieces: list[bytes] = []
-        while start < end:
-            height = (end - start).bit_length() - 1
-            pieces.append(self._levels[height][start >> height])
-            start += 1 << height
-        result = pieces.pop()
-        while pieces:
-            result = node_hash(pieces.pop(), result)
-        return result
+
+def root_of(node: NodeOf, size: int) -> bytes:
+    """Return the root over the first ``size`` leaves."""
+    return _range(node, 0, size)
+
+
+def inclusion_path(node: NodeOf, *, index: int, size: int) -> tuple[bytes, ...]:
+    """Return the audit path of a leaf.
+
+    Raises:
+      ValueError: there is no such leaf.
+
+    Source: RFC 9162, section 2.1.3.1.
+    """
+    if not 0 <= index < size:
+        raise ValueError("no such leaf")
+    start, end, path = 0, size, []
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            path.append(_range(node, middle, end))
+            end = middle
+        else:
+            path.append(_range(node, start, middle))
+            start = middle
+    return tuple(reversed(path))
+
+
+def consistency_path(node: NodeOf, *, old_size: int, size: int) -> tuple[bytes, ...]:
+    """Return the proof that the tree of ``size`` extends the one of ``old_size``.
+
+    Raises:
+      ValueError: not 0 < old_size <= size.
+
+    Source: RFC 9162, section 2.1.4.1.
+    """
+    if not 0 < old_size <= size:
+        raise ValueError("no such older tree")
+    start, end, path, is_whole = 0, size, [], True
+    while old_size != end:
+        middle = start + _split(end - start)
+        if old_size <= middle:
+            path.append(_range(node, middle, end))
+            end = middle
+        else:
+            path.append(_range(node, start, middle))
+            start, is_whole = middle, False
+    if not is_whole:
+        path.append(_range(node, start, end))
+    return tuple(reversed(path))
+
+
+def _range(node: NodeOf, start: int, end: int) -> bytes:
+    """Root over leaves start .. end - 1, where start is aligned as the recursion makes it."""
+    if start == end:
+        return EMPTY_ROOT
+    pieces: list[bytes] = []
+    while start < end:
+        height = (end - start).bit_length() - 1
+        pieces.append(node(height, start >> height))
+        start += 1 << height
+    result = pieces.pop()
+    while pieces:
+        result = node_hash(pieces.pop(), result)
+    return result
 
 
 def _split(count: int) -> int:
