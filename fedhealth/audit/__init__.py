@@ -5,6 +5,7 @@ from fedhealth.audit.checkpoints import Checkpoint
 from fedhealth.audit.log import Entry, TransparencyLog
 from fedhealth.audit.statements import DIGEST_TAG, INDEX_TAG, MODEL_PREFIX, ROSTER_SUBJECT, StatementKind
 from fedhealth.audit.verify import AuditResult, Finding, verify_exchange
+from fedhealth.audit.witness import Witness
 
 __all__ = [
     "DIGEST_TAG",
@@ -18,6 +19,7 @@ __all__ = [
     "Finding",
     "StatementKind",
     "TransparencyLog",
+    "Witness",
     "export_bundle",
     "verify_bundle",
     "verify_exchange",

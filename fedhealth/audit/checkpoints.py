@@ -1,4 +1,4 @@
-"""Checkpoints of the log: C2SP signed notes, signed by the coordinator with both algorithms.
+"""Checkpoints of the log: C2SP signed notes, each party's with two signatures, one of each algorithm.
 
     fedhealth.dev/log/<roster digest>        origin
     42                                       number of entries
@@ -11,6 +11,9 @@ The text and the first line follow C2SP signed-note and tlog-checkpoint. The sec
 departs: C2SP assigns no type to ML-DSA-65, so its key id is over type 0xff and a name of
 our own, as the specification asks for unassigned types. Tools that know C2SP read the
 note and skip that line; this module requires both.
+
+A site co-signs a checkpoint by a note of its own over the same text. A checkpoint that at least two thirds of the sites have
+co-signed cannot have a twin: two would need a third of the sites to sign twice.
 """
 
 import base64
@@ -42,6 +45,11 @@ class Checkpoint:
     root: str
 
 
+def cosigners_needed(roster: Roster) -> int:
+    """Return how many sites must co-sign a checkpoint: two thirds, rounded up."""
+    return -(-2 * len(roster.sites) // 3)
+
+
 def origin(roster: Roster) -> str:
     """Return the name of the log of this roster, the first line of its checkpoints."""
     return f"fedhealth.dev/log/{roster.digest}"
@@ -56,8 +64,13 @@ def sign_checkpoint(checkpoint: Checkpoint, *, keys: PartyKeys, roster: Roster) 
     return text + b"\n" + b"".join(lines)
 
 
-def open_checkpoint(data: bytes, *, roster: Roster) -> Checkpoint:
-    """Return what a signed note says once the coordinator's two signatures verify.
+def open_checkpoint(data: bytes, *, roster: Roster, signer: str | None = None) -> Checkpoint:
+    """Return what a signed note says once its signer's two signatures verify.
+
+    Args:
+      data: the note.
+      roster: of the consortium.
+      signer: whose note it must be; by default the coordinator's.
 
     Raises:
       ProtocolError: the form, the origin or a signature is not right.
@@ -69,12 +82,12 @@ def open_checkpoint(data: bytes, *, roster: Roster) -> Checkpoint:
     lines = signed.splitlines(keepends=True)
     if not separator or len(lines) != 2:
         raise _bad("does not have exactly two signatures")
-    coordinator = roster.party(roster.coordinator)
-    ids = _key_ids(coordinator)
-    raw = b"".join(_unline(line, coordinator.name, key_id) for line, key_id in zip(lines, ids, strict=True))
+    party = roster.party(signer or roster.coordinator)
+    ids = _key_ids(party)
+    raw = b"".join(_unline(line, party.name, key_id) for line, key_id in zip(lines, ids, strict=True))
     if len(raw) != SIGNATURES_BYTES:
         raise _bad("has signatures of a wrong size")
-    coordinator.check(text + b"\n", Signatures.from_bytes(raw))
+    party.check(text + b"\n", Signatures.from_bytes(raw))
     return checkpoint
 
 

@@ -1,7 +1,9 @@
 """The transparency log on the exchange: one entry per object, checkpoints beside them.
 
-    log/entries/00000000       DSSE envelope with an in-toto statement; leaf 0
-    log/checkpoints/00000001   signed note over the first entry
+    log/entries/00000000              DSSE envelope with an in-toto statement; leaf 0
+    log/checkpoints/00000001          signed note over the first entry
+    log/tile/...                      the tree's hashes (`fedhealth.audit.tiles`)
+    log/cosignatures/00000001/SITE    a site's own note over it (`fedhealth.audit.witness`)
 
 The tree is rebuilt from the entries, so a coordinator killed at any point goes on from the
 exchange. A checkpoint that does not fit the entries stops it.
@@ -26,12 +28,15 @@ from fedhealth.audit.statements import (
     open_statement,
     sign_statement,
 )
-from fedhealth.errors import ConfigError, ProtocolError
+from fedhealth.audit.tiles import tiles_between
+from fedhealth.errors import ConfigError, MissingObjectError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.exchange.store import Exchange
+from fedhealth.identity.roster import Roster
 
 ENTRIES = "log/entries/"
 CHECKPOINTS = "log/checkpoints/"
+COSIGNATURES = "log/cosignatures/"
 MAX_RACES = 16
 
 
@@ -60,6 +65,28 @@ def checkpoint_key(size: int) -> str:
     return f"{CHECKPOINTS}{size:08d}"
 
 
+def cosignature_key(size: int, site: str) -> str:
+    """Return the exchange key of a site's co-signature of the checkpoint over ``size`` entries."""
+    return f"{COSIGNATURES}{size:08d}/{site}"
+
+
+def cosigners(exchange: Exchange, checkpoint: Checkpoint, *, roster: Roster) -> tuple[str, ...]:
+    """Return the sites that have validly co-signed a checkpoint, sorted.
+
+    Raises:
+      TransportError: the store failed.
+    """
+    return tuple(site for site in roster.sites if _has_cosigned(exchange, checkpoint, site, roster))
+
+
+def _has_cosigned(exchange: Exchange, checkpoint: Checkpoint, site: str, roster: Roster) -> bool:
+    try:
+        note = exchange.get(cosignature_key(checkpoint.size, site), max_bytes=MAX_NOTE_BYTES)
+        return open_checkpoint(note, roster=roster, signer=site) == checkpoint
+    except (MissingObjectError, ProtocolError):
+        return False
+
+
 class TransparencyLog:
     """The log as one party sees it; only the coordinator appends.
 
@@ -82,6 +109,7 @@ class TransparencyLog:
         self._tree = MerkleTree()
         self._entries: list[Entry] = []
         self._index_by_statement: dict[bytes, int] = {}
+        self._tiled = 0
         self._resume()
 
     @property
@@ -184,8 +212,15 @@ class TransparencyLog:
             self._check_checkpoint(key)
             return current
         self._check_is_coordinator()
+        for tile, hashes in tiles_between(self._tree.node, old_size=self._tiled, size=self.size):
+            self._exchange.put(tile, hashes)
         self._exchange.put(key, sign_checkpoint(current, keys=self._keys, roster=self._roster))
+        self._tiled = self.size
         return current
+
+    def cosigners(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Return the sites that have validly co-signed a checkpoint, sorted."""
+        return cosigners(self._exchange, checkpoint, roster=self._roster)
 
     def _resume(self) -> None:
         keys = self._exchange.list(ENTRIES)
@@ -196,7 +231,7 @@ class TransparencyLog:
                 )
             self._read_entry(key)
         for key in self._exchange.list(CHECKPOINTS):
-            self._check_checkpoint(key)
+            self._tiled = self._check_checkpoint(key)
 
     def _catch_up(self) -> None:
         """Read the entries that another process of the coordinator has appended meanwhile."""
@@ -207,9 +242,12 @@ class TransparencyLog:
         data = self._exchange.get(key, max_bytes=MAX_ENTRY_BYTES)
         self._add(data, open_statement(data, roster=self._roster))
 
-    def _check_checkpoint(self, key: str) -> None:
+    def _check_checkpoint(self, key: str) -> int:
+        """Return the size of a checkpoint that fits."""
         data = self._exchange.get(key, max_bytes=MAX_NOTE_BYTES)
-        check_checkpoint(key, open_checkpoint(data, roster=self._roster), self._tree)
+        checkpoint = open_checkpoint(data, roster=self._roster)
+        check_checkpoint(key, checkpoint, self._tree)
+        return checkpoint.size
 
     def _add(self, data: bytes, statement: Statement) -> int:
         index = self._tree.append(data)

@@ -8,6 +8,7 @@ A tile never changes; one that is not full yet stands under its width, and a wid
 a tile says so: proofs made from tiles are checked against signed roots.
 """
 
+import re
 from collections.abc import Iterator
 
 from fedhealth.audit.merkle import NodeOf, node_hash
@@ -18,6 +19,7 @@ TILES = "log/tile/"
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
 _HASH_BYTES = 32
+_KEY = re.compile(r"(?P<level>\d{1,2})/(?P<index>(x\d{3}/){0,4}\d{3})(\.p/(?P<width>\d{1,3}))?")
 
 
 def tile_key(level: int, index: int, *, width: int = WIDTH) -> str:
@@ -37,12 +39,29 @@ def tiles_between(node: NodeOf, *, old_size: int, size: int) -> Iterator[tuple[s
         if count > before:
             for index in range(before // WIDTH, -(-count // WIDTH)):
                 width = min(WIDTH, count - index * WIDTH)
-                places = range(index * WIDTH, index * WIDTH + width)
-                yield (
-                    tile_key(level, index, width=width),
-                    b"".join(node(HEIGHT * level, place) for place in places),
-                )
+                yield tile_key(level, index, width=width), _hashes(node, level, index, width)
         level += 1
+
+
+def check_tile(key: str, data: bytes, *, node: NodeOf, size: int) -> None:
+    """Return when a tile under ``key`` is one of the tree of ``size`` leaves.
+
+    Raises:
+      ProtocolError: it is not.
+    """
+    found = _KEY.fullmatch(key.removeprefix(TILES))
+    level = int(found["level"]) if found else 0
+    index = int(found["index"].replace("x", "").replace("/", "")) if found else 0
+    width = int(found["width"] or WIDTH) if found else 0
+    is_there = index * WIDTH + width <= size >> HEIGHT * level
+    if not found or key != tile_key(level, index, width=width) or not is_there:
+        raise ProtocolError(f"{key} is no tile of this log", "treat the log as forged")
+    if data != _hashes(node, level, index, width):
+        raise ProtocolError(f"{key} does not fit the entries", "treat the log as forged")
+
+
+def _hashes(node: NodeOf, level: int, index: int, width: int) -> bytes:
+    return b"".join(node(HEIGHT * level, index * WIDTH + offset) for offset in range(width))
 
 
 class TiledTree:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, open_checkpoint
+from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, cosigners_needed, open_checkpoint
 from fedhealth.audit.log import (
     CHECKPOINTS,
+    COSIGNATURES,
     ENTRIES,
     Entry,
     check_checkpoint,
     checkpoint_key,
+    cosigners,
     entry_key,
 )
 from fedhealth.audit.merkle import MerkleTree
@@ -30,6 +32,8 @@ from fedhealth.audit.statements import (
     entry_digest,
     open_statement,
 )
+from fedhealth.audit.tiles import TILES, check_tile
+from fedhealth.audit.witness import closed_round
 from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import check_may_post
 from fedhealth.exchange.envelope import LIMITS, Limits, unseal
@@ -47,7 +51,7 @@ class Finding:
     """One thing that an audit saw.
 
     Attributes:
-      kind: roster, entry, checkpoint, object, subject, release: failures; uncovered (a
+      kind: roster, entry, checkpoint, cosignature, object, subject, release: failures; uncovered (a
         validly signed object that no entry names, such as a late upload) and unknown
         (something outside the known folders): notes.
       key: the exchange key, or ``model/path``.
@@ -64,6 +68,9 @@ class Finding:
         return self.kind in _NOTES
 
 
+NOTHING = Checkpoint(0, "")
+
+
 @dataclass(frozen=True, slots=True)
 class AuditResult:
     """What an audit found.
@@ -74,6 +81,8 @@ class AuditResult:
       log_size: entries that were readable and in place.
       root: hex RFC 9162 root over them.
       objects_checked: exchange objects whose signatures were checked, the log's included.
+      cosigned: the newest checkpoint that at least two thirds of the sites have co-signed; of size 0 if there is none.
+      cosigners: the sites that have co-signed it.
     """
 
     ok: bool
@@ -81,6 +90,8 @@ class AuditResult:
     log_size: int
     root: str
     objects_checked: int
+    cosigned: Checkpoint = NOTHING
+    cosigners: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -93,6 +104,8 @@ class _Audit:
     entries: list[Entry] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     checked: int = 0
+    cosigned: Checkpoint = NOTHING
+    cosigners: tuple[str, ...] = ()
 
     def found(self, kind: str, key: str, problem: str) -> None:
         self.findings.append(Finding(kind, key, problem))
@@ -121,7 +134,8 @@ def verify_exchange(
 
     Guarantees: when ``ok``, (1) the roster is the pinned one, (2) every log entry is in
     its place with the coordinator's two signatures, (3) every checkpoint fits the entries
-    and the last one covers them all, and the log extends ``expected_checkpoint``, (4)
+    and the last one covers them all, the log extends ``expected_checkpoint``, tiles and
+    co-signatures fit, and two thirds of the sites have co-signed every release's rounds, (4)
     every object is where its sender posted it, with both signatures, (5) every object
     that an entry names is there with that digest, (6) every released model has exactly
     the recorded files and tags, and every model given was released.
@@ -150,6 +164,8 @@ def verify_exchange(
     audit = _Audit(exchange, roster, limits)
     _check_entries(audit)
     _check_checkpoints(audit, expected_checkpoint)
+    _check_tiles(audit)
+    _check_cosignatures(audit)
     _check_objects(audit)
     asked = audit.entries if only is None else _of_model(audit.entries, only)
     _check_subjects(audit, asked)
@@ -160,6 +176,8 @@ def verify_exchange(
         log_size=audit.tree.size,
         root=audit.tree.root().hex(),
         objects_checked=audit.checked,
+        cosigned=audit.cosigned,
+        cosigners=audit.cosigners,
     )
 
 
@@ -201,10 +219,44 @@ def _check_checkpoints(audit: _Audit, expected: Checkpoint | None) -> None:
             )
 
 
+def _check_tiles(audit: _Audit) -> None:
+    """Step 3: each tile holds hashes of the tree over the entries."""
+    for key in audit.exchange.list(TILES):
+
+        def action(key: str = key) -> None:
+            data = audit.exchange.get(key, max_bytes=MAX_NOTE_BYTES)
+            check_tile(key, data, node=audit.tree.node, size=audit.tree.size)
+
+        audit.check("entry", key, action)
+
+
+def _check_cosignatures(audit: _Audit) -> None:
+    """Step 3: each co-signature is its site's, over a checkpoint of this log; which of them bind."""
+    sizes: set[int] = set()
+    for key in audit.exchange.list(COSIGNATURES):
+
+        def action(key: str = key) -> None:
+            note = audit.exchange.get(key, max_bytes=MAX_NOTE_BYTES)
+            said = open_checkpoint(note, roster=audit.roster, signer=key.rpartition("/")[2])
+            if key.startswith(f"{COSIGNATURES}{said.size:08d}/"):
+                check_checkpoint(checkpoint_key(said.size), said, audit.tree)
+                sizes.add(said.size)
+            else:
+                raise ProtocolError(f"{key} is over another size", "treat the log as forged")
+
+        audit.check("cosignature", key, action)
+    for size in sorted(sizes, reverse=True):
+        checkpoint = Checkpoint(size, audit.tree.root(size).hex())
+        signed = cosigners(audit.exchange, checkpoint, roster=audit.roster)
+        if len(signed) >= cosigners_needed(audit.roster):
+            audit.cosigned, audit.cosigners = checkpoint, signed
+            return
+
+
 def _check_objects(audit: _Audit) -> None:
     """Step 4: every object outside the log is a valid envelope in its own place."""
     for key in audit.exchange.list():
-        if key.startswith((ENTRIES, CHECKPOINTS)):
+        if key.startswith((ENTRIES, CHECKPOINTS, TILES, COSIGNATURES)):
             continue
         if key.startswith("log/"):
             audit.found("entry", key, "is not part of a log")
@@ -274,6 +326,7 @@ def _check_releases(
         model = str(entry.statement.predicate.get("model", ""))
         released.add(model)
         _check_manifest(audit, model, entry)
+        _check_cosigned(audit, model, entry)
         if model_files is not None:
             recorded = {
                 name.removeprefix(MODEL_PREFIX): digest
@@ -298,6 +351,16 @@ def _check_manifest(audit: _Audit, model: str, entry: Entry) -> None:
         payload = unseal(data, roster=audit.roster, limits=audit.limits).payload
         if subjects.get(WEIGHTS) is None or _named_model(payload) != subjects[WEIGHTS]:
             audit.found("release", model, f"its weights are not the model of {manifests[0]}")
+
+
+def _check_cosigned(audit: _Audit, model: str, entry: Entry) -> None:
+    """The rounds that a model was made in are under a checkpoint that two thirds of the sites have co-signed."""
+    run = released_from(entry)
+    rounds = [each.index for each in audit.entries if (closed_round(each) or ("",))[0] == run]
+    if run and rounds and max(rounds) >= audit.cosigned.size:
+        audit.found(
+            "cosignature", model, "fewer than two thirds of the sites have co-signed the rounds of its run"
+        )
 
 
 def _named_model(manifest: bytes) -> object:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +16,7 @@ from fedhealth.audit import (
     ROSTER_SUBJECT,
     AuditResult,
     TransparencyLog,
+    Witness,
     verify_exchange,
 )
 from fedhealth.exchange import Board, FolderExchange
@@ -94,7 +96,11 @@ def _files() -> dict[str, bytes]:
 
 
 def _write(history: History) -> None:
-    hub = history.boards["hub"]
+    hub, memory = history.boards["hub"], Path(tempfile.mkdtemp(dir=history.exchange.root.parent))
+    witnesses = [
+        Witness(history.exchange, history.boards[name].keys, hub.roster, folder=memory / name)
+        for name in SITES
+    ]
     log = TransparencyLog(history.exchange, hub)
     log.append("roster", {}, {ROSTER_SUBJECT: hub.roster.digest})
     study_key = "studies/readmission/abc/study"
@@ -112,8 +118,10 @@ def _write(history: History) -> None:
             subjects[key] = history.boards[name].post(
                 key, kind="masked", payload=payload, run="r1", round=round_, purpose="update"
             )
-        log.append("round", {"round": round_, "survivors": len(SITES)}, subjects)
+        log.append("round", {"run": "r1", "round": round_, "survivors": len(SITES)}, subjects)
         log.checkpoint()
+        for witness in witnesses:
+            witness.observe()
     index = log.append_release(
         MODEL,
         files={path: sha256(data).hexdigest() for path, data in history.files.items()},

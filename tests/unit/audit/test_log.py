@@ -42,7 +42,7 @@ def test_a_checkpoint_is_written_once(history: Any) -> None:
 
 def test_a_site_reads_but_does_not_append(history: Any) -> None:
     log = TransparencyLog(history.exchange, history.boards["west"])
-    assert log.read(3).statement.predicate == {"round": 1, "survivors": 3}
+    assert log.read(3).statement.predicate == {"run": "r1", "round": 1, "survivors": 3}
     with pytest.raises(ConfigError, match="coordinator"):
         log.append("spend", {}, {})
     assert log.size == 5

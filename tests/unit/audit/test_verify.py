@@ -14,6 +14,10 @@ from fedhealth.identity import PartyKeys, Roster
 
 ENTRIES = [f"log/entries/{index:08d}" for index in range(5)]
 CHECKPOINTS = [f"log/checkpoints/{size:08d}" for size in (3, 4, 5)]
+TILES = [f"log/tile/0/000.p/{size}" for size in (3, 4, 5)]
+COSIGNATURES = [
+    f"log/cosignatures/{size:08d}/{name}" for size in (3, 4) for name in ("north", "south", "west")
+]
 OBJECTS = ["runs/r1/rounds/2/manifest", "studies/readmission/abc/study"] + [
     f"runs/r1/sums/{round_}/update/0/0/masked/{name}"
     for round_ in (0, 1)
@@ -30,11 +34,23 @@ def test_an_untouched_history_is_proven(history: Any) -> None:
     assert result.findings == ()
     assert result.ok
     assert result.log_size == 5
-    assert result.objects_checked == len(ENTRIES) + len(CHECKPOINTS) + len(OBJECTS)
-    assert set(history.exchange.list()) == {*ENTRIES, *CHECKPOINTS, *OBJECTS}
+    everything = {*ENTRIES, *CHECKPOINTS, *TILES, *COSIGNATURES, *OBJECTS}
+    assert result.objects_checked == len(everything)
+    assert set(history.exchange.list()) == everything
+    assert (result.cosigned.size, result.cosigners) == (4, ("north", "south", "west"))
 
 
-@pytest.mark.parametrize("key", [*ENTRIES, *CHECKPOINTS, *OBJECTS])
+def test_a_model_whose_rounds_too_few_sites_have_co_signed_is_not_proven(history: Any) -> None:
+    history.path(COSIGNATURES[-1]).unlink()
+    assert history.audit().ok  # two of three are two thirds
+    history.path(COSIGNATURES[-2]).unlink()
+    result = history.audit()
+    assert {finding.kind for finding in result.findings} == {"cosignature"}
+    assert "two thirds" in result.findings[0].problem
+    assert result.cosigned.size == 3
+
+
+@pytest.mark.parametrize("key", [*ENTRIES, *CHECKPOINTS, *TILES, *COSIGNATURES, *OBJECTS])
 @pytest.mark.parametrize("place", [0.0, 0.02, 0.3, 0.5, 0.8, 1.0])
 def test_a_flipped_bit_anywhere_is_found(history: Any, key: str, place: float) -> None:
     path = history.path(key)
@@ -211,6 +227,7 @@ def test_a_log_cut_with_its_checkpoint_is_found_by_a_known_checkpoint(history: A
     assert check().ok
     history.path(ENTRIES[-1]).unlink()
     history.path(CHECKPOINTS[-1]).unlink()
+    history.path(TILES[-1]).unlink()
     assert verify_exchange(history.exchange, history.roster).ok  # the stated limit of an audit without it
     assert kinds(check()) == {"checkpoint"}
 

@@ -1,0 +1,151 @@
+"""A witness co-signs what extends the history that it has seen, and keeps the evidence of one that does not."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedhealth.audit import Checkpoint, TransparencyLog, Witness
+from fedhealth.audit.checkpoints import open_checkpoint, sign_checkpoint
+from fedhealth.audit.log import cosignature_key, cosigners
+from fedhealth.errors import ConfigError, MissingObjectError, ProtocolError
+from fedhealth.exchange import Board, FolderExchange
+
+
+def witness_of(history: Any, name: str, folder: Path, exchange: FolderExchange | None = None) -> Witness:
+    board = history.boards[name]
+    return Witness(exchange or history.exchange, board.keys, board.roster, folder=folder / name)
+
+
+def log_of(history: Any, exchange: FolderExchange | None = None) -> TransparencyLog:
+    board = history.boards["hub"]
+    exchange = exchange or history.exchange
+    return TransparencyLog(exchange, Board(exchange, board.keys, board.roster, clock=board.clock))
+
+
+def forked(history: Any, tmp_path: Path) -> FolderExchange:
+    """A copy of the exchange in which the coordinator goes on with another entry."""
+    shutil.copytree(history.exchange.root, tmp_path / "fork")
+    exchange = FolderExchange(tmp_path / "fork", durable=False)
+    log = log_of(history, exchange)
+    log.append("spend", {"epsilon": 2}, {})
+    log.checkpoint()
+    return exchange
+
+
+def test_a_new_witness_takes_the_whole_history_and_co_signs_it(history: Any, tmp_path: Path) -> None:
+    witness, seen = witness_of(history, "west", tmp_path), []
+    checkpoint = witness.observe(seen.append)
+    assert checkpoint == witness.last == Checkpoint(5, history.audit().root)
+    assert [entry.index for entry in seen] == [0, 1, 2, 3, 4]
+    assert witness.has_seen("r1", 1)
+    assert not witness.has_seen("r1", 2)
+    assert cosigners(history.exchange, checkpoint, roster=history.roster.roster) == ("west",)
+    assert history.audit().ok
+
+
+def test_a_witness_that_comes_back_sees_only_what_is_new(history: Any, tmp_path: Path) -> None:
+    witness_of(history, "west", tmp_path).observe()
+    log = log_of(history)
+    log.append("round", {"run": "r1", "round": 2}, {})
+    log.checkpoint()
+    again, seen = witness_of(history, "west", tmp_path), []
+    assert again.observe(seen.append) == Checkpoint(6, log.root)
+    assert [entry.index for entry in seen] == [5]
+    assert again.has_seen("r1", 2)
+    assert again.observe() is None
+
+
+def test_a_history_that_does_not_extend_the_last_is_not_co_signed_and_kept_as_evidence(
+    history: Any, tmp_path: Path
+) -> None:
+    log = log_of(history)
+    log.append("spend", {"epsilon": 1}, {})
+    log.checkpoint()
+    witness_of(history, "west", tmp_path).observe()
+    other = forked(history, tmp_path)
+    for entry in (6, 5):  # the fork is the coordinator's other history from entry 5 on
+        (other.root / f"log/entries/{entry:08d}").unlink()
+    for key in (*other.list("log/checkpoints/")[-2:], *other.list("log/tile/")):
+        (other.root / key).unlink()
+    branch = log_of(history, other)
+    for epsilon in (3, 4):
+        branch.append("spend", {"epsilon": epsilon}, {})
+    branch.checkpoint()
+    with pytest.raises(ProtocolError, match="two histories"):
+        witness_of(history, "west", tmp_path, other).observe()
+    assert not other.exists(cosignature_key(7, "west"))
+    first, second = (
+        open_checkpoint((tmp_path / "west/evidence" / name).read_bytes(), roster=history.roster.roster)
+        for name in ("first.note", "second.note")
+    )
+    assert (first.size, second.size) == (6, 7)
+    assert second.root == branch.root
+
+
+def test_a_history_that_another_site_has_co_signed_at_the_same_size_is_noticed(
+    history: Any, tmp_path: Path
+) -> None:
+    """Each of the two sees one history that is sound in itself."""
+    witness = witness_of(history, "west", tmp_path)
+    witness.observe()
+    note = sign_checkpoint(
+        Checkpoint(5, "ab" * 32), keys=history.boards["north"].keys, roster=history.roster.roster
+    )
+    history.exchange.put(cosignature_key(5, "north"), note)
+    log = log_of(history)
+    log.append("spend", {"epsilon": 1}, {})
+    log.checkpoint()
+    with pytest.raises(ProtocolError, match="two histories"):
+        witness.observe()
+    assert (tmp_path / "west/evidence/second.note").read_bytes() == note
+    assert not history.exchange.exists(cosignature_key(6, "west"))
+
+
+def test_a_co_signature_that_is_nobodys_does_not_stop_a_witness(history: Any, tmp_path: Path) -> None:
+    witness = witness_of(history, "west", tmp_path)
+    witness.observe()
+    history.exchange.put(cosignature_key(5, "north"), b"junk")
+    log = log_of(history)
+    log.append("spend", {"epsilon": 1}, {})
+    log.checkpoint()
+    assert witness.observe() == Checkpoint(6, log.root)
+
+
+def test_an_entry_that_the_site_knows_to_be_wrong_is_not_co_signed(history: Any, tmp_path: Path) -> None:
+    witness = witness_of(history, "west", tmp_path)
+
+    def refuse(entry: Any) -> None:
+        raise ProtocolError("what this site gave is not in the log", "report it")
+
+    with pytest.raises(ProtocolError, match="not in the log"):
+        witness.observe(refuse)
+    assert witness.last.size == 0
+    assert not history.exchange.exists(cosignature_key(5, "west"))
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        ("log/entries/00000004", MissingObjectError),
+        ("log/tile/0/000.p/5", MissingObjectError),
+    ],
+)
+def test_what_is_missing_is_not_co_signed(history: Any, tmp_path: Path, key: str, error: type) -> None:
+    history.path(key).unlink()
+    with pytest.raises(error):
+        witness_of(history, "west", tmp_path).observe()
+
+
+def test_another_entry_in_the_place_of_one_is_noticed(history: Any, tmp_path: Path) -> None:
+    history.path("log/entries/00000004").write_bytes(history.exchange.get("log/entries/00000003"))
+    with pytest.raises(ProtocolError, match="not the one in the tree"):
+        witness_of(history, "west", tmp_path).observe()
+
+
+def test_a_damaged_memory_stops_the_witness(history: Any, tmp_path: Path) -> None:
+    witness_of(history, "west", tmp_path).observe()
+    next((tmp_path / "west").glob("*.json")).write_text("{}x")
+    with pytest.raises(ConfigError, match="damaged"):
+        witness_of(history, "west", tmp_path)
