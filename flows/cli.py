@@ -317,13 +317,16 @@ def audit_verify(
         console.print(f"{kind}: {key} {problem}", markup=False)
     if not result["ok"]:
         raise PolicyError(
-            "the history was changed", "take exchange, registry or bundle from a copy that verifies"
+            "the history is not proven", "take exchange, registry or bundle from a copy that verifies"
         )
     if is_bundle:
         console.print(f"{result['model']} of run {result['run']}, roster {result['roster']}", soft_wrap=True)
     console.print(
         f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}",
         soft_wrap=True,
+    )
+    console.print(
+        f"{result['cosigned_size']} of them co-signed by {', '.join(result['cosigners'])}", soft_wrap=True
     )
 
 

@@ -27,7 +27,8 @@ def verify_workdir(workdir_path: str) -> dict[str, Any]:
     """Check log, exchange and registered models of a working directory against each other.
 
     Returns:
-      ``ok``, ``size``, ``root``, ``objects`` and the findings as (kind, key, problem).
+      ``ok``, ``size``, ``root``, ``objects``, ``cosigners`` and ``cosigned_size`` (who has co-signed the newest checkpoint that two
+      thirds of the sites have, and its size), and the findings as (kind, key, problem).
 
     Raises:
       ConfigError: it is no working directory of a run.
@@ -57,6 +58,8 @@ def _told(result: AuditResult) -> dict[str, Any]:
         "size": result.log_size,
         "root": result.root,
         "objects": result.objects_checked,
+        "cosigned_size": result.cosigned.size,
+        "cosigners": list(result.cosigners),
         "findings": [(each.kind, each.key, each.problem) for each in result.findings],
     }
 

@@ -114,6 +114,12 @@ class SiteProcess:
             raise RuntimeError("follow before admit")
         return list(self.node.follow(run))
 
+    def witness(self) -> None:
+        """Co-sign the end of the log."""
+        if self.node is None:
+            raise RuntimeError("witness before admit")
+        self.node.witness()
+
 
 def serve_site(connection: Connection, config: SiteConfig) -> None:
     """Answer commands until the launcher closes the line. The process edge: nothing unexpected leaves."""
@@ -122,7 +128,7 @@ def serve_site(connection: Connection, config: SiteConfig) -> None:
     process = SiteProcess(config)
     commands: Mapping[str, Callable[..., Any]] = {
         name: getattr(process, name)
-        for name in ("enrol", "harmonise", "use_omop", "validate", "build_rows", "admit", "follow")
+        for name in ("enrol", "harmonise", "use_omop", "validate", "build_rows", "admit", "follow", "witness")
     }
     while True:
         try:

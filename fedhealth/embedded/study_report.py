@@ -59,7 +59,12 @@ def study_report(
         upload_bytes_per_site_round=int(sent[len(sent) // 2]) if sent else 0,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         model=RegisteredModel(**told["model"]),
-        log=Log(size=result.verified["size"], root=result.verified["root"], verified=result.verified["ok"]),
+        log=Log(
+            size=result.verified["size"],
+            root=result.verified["root"],
+            verified=result.verified["ok"],
+            cosigners=tuple(result.verified["cosigners"]),
+        ),
         attrition={site: tuple(steps) for site, steps in result.attrition.items()},
         quality={site: _quality(each) for site, each in told["quality"].items()},
         missing_features=tuple(told["missing_columns"]),

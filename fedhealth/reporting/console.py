@@ -79,7 +79,10 @@ def _figures(report: Report) -> Table:
         told = f"{gain.value:+.3f} {gain.metric}, neither private"
         table.add_row(f"weighted federated over local, {gain.where}", told)
     verdict = "verified" if report.log.verified else "NOT VERIFIED"
-    table.add_row("transparency log", f"{report.log.size} entries, {verdict}, root {report.log.root[:16]}…")
+    signed = f"co-signed by {len(report.log.cosigners)} sites"
+    table.add_row(
+        "transparency log", f"{report.log.size} entries, {verdict}, {signed}, root {report.log.root[:16]}…"
+    )
     return table
 
 

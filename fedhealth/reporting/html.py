@@ -90,7 +90,8 @@ def _summary(report: Report) -> str:
     gained = f" Weighted federated over mean local-only, neither private: {escape(found)}." if found else ""
     return (
         f"<p>{escape(took_part)}. Epsilon of all studies together: "
-        f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. Transparency log: {verdict}.{gained}</p>"
+        f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. "
+        f"Transparency log: {verdict}, co-signed by {len(report.log.cosigners)} sites.{gained}</p>"
     )
 
 
@@ -225,7 +226,8 @@ def _provenance(report: Report) -> str:
     ]
     return (
         table(("model", "run", "study digest", "sent per site and round"), rows, css="wide whole")
-        + f"<p>Log: {report.log.size} entries, root <code>{escape(report.log.root)}</code>. "
+        + f"<p>Log: {report.log.size} entries, root <code>{escape(report.log.root)}</code>, "
+        + f"co-signed by {escape(', '.join(report.log.cosigners) or 'nobody')}. "
         + "Prove it yourself: <code>fedhealth audit verify WORKDIR</code></p>"
     )
 

@@ -106,11 +106,15 @@ class RegisteredModel(Part):
 
 
 class Log(Part):
-    """The transparency log at the end of the run."""
+    """The transparency log at the end of the run.
+
+    ``cosigners`` are the sites that have co-signed its newest checkpoint to which two thirds of them agree.
+    """
 
     size: int
     root: str
     verified: bool
+    cosigners: tuple[str, ...] = ()
 
 
 class StudyReport(Part):

@@ -7,14 +7,15 @@ be called again after a crash and then finds what is already done.
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from fedhealth import __version__
-from fedhealth.audit import ROSTER_SUBJECT
-from fedhealth.audit.log import TransparencyLog
+from fedhealth.audit import ROSTER_SUBJECT, Checkpoint
+from fedhealth.audit.checkpoints import cosigners_needed
+from fedhealth.audit.log import TransparencyLog, cosignature_key
 from fedhealth.config import Timeouts
 from fedhealth.errors import ConfigError, PolicyError, ProtocolError
 from fedhealth.evaluation import Table
@@ -27,7 +28,7 @@ from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, merge, read_aggregate
 from fedhealth.rounds.coordinator_sum import CoordinatorSumContext, run_sum
 from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.layout import decode_sum, sum_layout
+from fedhealth.rounds.layout import sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
@@ -50,7 +51,8 @@ from fedhealth.rounds.objects import (
 from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
 from fedhealth.rounds.progress import Progress, check_patterns
-from fedhealth.secagg.plan import SumPlan, threshold_for
+from fedhealth.rounds.replay import Verdicts, published, read_plan, read_verdicts, verifiers_needed
+from fedhealth.secagg.plan import SumPlan, colluders_withstood, threshold_for
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
@@ -228,23 +230,22 @@ class CoordinatorNode:
                 blame=self.blamed.__setitem__,
             )
             opened = run_sum(context, plan)
-            result = decode_sum(
-                self.progress(run).shape(number),
-                name,
-                opened.vector,
-                cohort=plan.cohort,
-                declared=self._declared_weights(run, number, opened.survivors),
-            )
-            write_durably(stored, result.with_survivors(name, opened.survivors).to_bytes())
+            shape = self.progress(run).shape(number)
+            result = published(shape, name, plan, opened, account=self.account(run))
+            write_durably(stored, result.to_bytes())
         data = stored.read_bytes()
         if part_of(name)[0] == "growth":  # the next step of the round is made from it
             self._post(run=run, number=number, kind="opened", payload=data, name=f"opened/{name}")
         return Aggregate.from_bytes(data).survivors[name]
 
     def close_round(self, run: str, number: int) -> RoundClosed:
-        """Post the round's aggregate, log every object of the round, and sign a checkpoint.
+        """Post the round's aggregate, let sites replay it (R5), log every object of the round, and sign a checkpoint.
 
         A round counts as closed when all of that is done: after a kill in between it is closed again, with the same bytes.
+        The sites have some time to co-sign the checkpoint; one that comes later is co-signed with the next.
+
+        Raises:
+          PolicyError: fewer sites than the study asks for came to the same aggregate.
         """
         if (found := self.closed_round(run, number)) is not None:
             return found
@@ -254,7 +255,9 @@ class CoordinatorNode:
             for name in manifest.purposes
         ]
         aggregate = merge(parts)
-        self._post(run=run, number=number, kind="aggregate", payload=aggregate.to_bytes())
+        payload = aggregate.to_bytes()
+        self._post(run=run, number=number, kind="aggregate", payload=payload)
+        self._await_verdicts(manifest, hashlib.sha256(payload).hexdigest())
         objects = self._objects(run, number)
         index = self.log.append(
             "round",
@@ -270,6 +273,7 @@ class CoordinatorNode:
             log_index=index,
             log_size=checkpoint.size,
             log_root=checkpoint.root,
+            cosigners=self._await_cosigners(checkpoint),
             upload_bytes=self._bytes_by_site(objects),
             seconds=time.monotonic() - self._opened_at.get((run, number), time.monotonic()),
         )
@@ -282,6 +286,41 @@ class CoordinatorNode:
         return RoundClosed.from_bytes(path.read_bytes()) if path.exists() else None
 
     # --- private
+
+    def _await_verdicts(self, manifest: Manifest, aggregate_digest: str) -> None:
+        """Wait until so many sites have replayed the round that one of them is honest; blame who came to another sum."""
+        needed = verifiers_needed(self.study_of(manifest.run))
+        keys = [site_key(manifest.run, manifest.round, site, "verdict") for site in self.board.roster.sites]
+        found = Verdicts()
+        for _ in self._news_of(keys):
+            found = read_verdicts(self.board, manifest, aggregate_digest)
+            if len(found.agree) >= needed:
+                break
+        else:
+            raise PolicyError(
+                f"round {manifest.round}: {len(found.agree)} sites came to the published sums, {needed} must",
+                "see the logs of the sites, or bring more of them back and start the round again",
+            )
+        self.blamed |= dict.fromkeys(found.differ, "says that the round's sums are others than they are")
+
+    def _await_cosigners(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Give the sites time to co-sign a checkpoint; returns who has."""
+        roster, found = self.board.roster, tuple[str, ...]()
+        for _ in self._news_of([cosignature_key(checkpoint.size, site) for site in roster.sites]):
+            found = self.log.cosigners(checkpoint)
+            if len(found) >= cosigners_needed(roster):
+                break
+        return found
+
+    def _news_of(self, keys: list[str]) -> Iterator[int]:
+        """Yield, until the time of a phase is up, whenever more of the keys are there: how many."""
+        deadline, known = time.monotonic() + self.timeouts.phase_timeout_s, 0
+        while known < len(keys) and time.monotonic() < deadline:
+            there = sum(self.board.exists(key) for key in keys)
+            if there > known:
+                known = there
+                yield known
+            time.sleep(self.timeouts.poll_s)
 
     def _post_manifest(self, study: Study, *, run: str, number: int, seed: int) -> Manifest:
         """The model, from round 1 on, and then the manifest that names it."""
@@ -341,6 +380,12 @@ class CoordinatorNode:
 
     def _check_quorum(self, study: Study, number: int, attendance: Attendance) -> None:
         needed = sites_needed(study, enrolled=len(self.board.roster.sites))
+        withstood, asked = colluders_withstood(len(attendance.ready)), study.aggregation.colluders
+        if len(attendance.ready) >= needed and asked > withstood:
+            raise PolicyError(
+                f"round {number}: {len(attendance.ready)} sites withstand {withstood} colluders, not {asked}",
+                "lower aggregation.colluders in the study, or bring more sites",
+            )
         if len(attendance.ready) < needed:
             reasons = sorted(set(attendance.abstained.values())) or ["no answer"]
             raise PolicyError(
@@ -353,20 +398,9 @@ class CoordinatorNode:
         """The plan that is posted already, whoever is ready by now, else a new one over the cohort."""
         study, (purpose, step) = self.study_of(run), part_of(name)
         key = f"{sum_prefix(run, number, purpose, step=step)}/plan/{self.name}"
-        if self.board.exists(key):
-            posted = self.board.read(
-                key,
-                kind="plan",
-                sender=self.name,
-                role="coordinator",
-                study=study.digest,
-                run=run,
-                round=number,
-                purpose=purpose,
-                step=step,
-            )
-            return SumPlan.from_bytes(posted.payload)
         manifest = self.manifest(run, number)
+        if self.board.exists(key):
+            return read_plan(self.board, self.name, manifest, name)
         layout = sum_layout(self.progress(run).shape(number), name)
         return SumPlan(
             study_digest=study.digest,
@@ -381,21 +415,10 @@ class CoordinatorNode:
             cohort=tuple(sorted(cohort)),
             threshold=threshold_for(len(cohort)),
             min_survivors=survivors_needed(study, cohort=len(cohort)),
+            colluders=study.aggregation.colluders,
             ring_bits=layout.ring_bits,
             length=layout.length,
             counter=sum_counter(number, manifest.purposes, name),
-        )
-
-    def _declared_weights(
-        self, run: str, number: int, survivors: tuple[str, ...]
-    ) -> tuple[float, ...] | None:
-        """Under differential privacy the survivors' declared weights, whose sum is the denominator."""
-        if self.study_of(run).privacy.mode == "none":
-            return None
-        account = self.account(run)
-        answers = [account.answer(number, site) for site in survivors]
-        return tuple(
-            answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
         )
 
     def _closed_path(self, run: str, number: int) -> Path:

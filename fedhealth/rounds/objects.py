@@ -264,6 +264,16 @@ class Figures(Payload):
     metrics: dict[str, float | None]
 
 
+class Verdict(Payload):
+    """A site's word on a closed round, after it has opened the round's sums anew from what lies on the exchange (R5).
+
+    ``aggregate`` is the hex SHA-256 of what they come to: of the coordinator's aggregate, if that is right.
+    """
+
+    kind: ClassVar[str] = "verdict"
+    aggregate: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class PhaseRoster(Payload):
     """The coordinator's signed list of a phase: whose objects count, and their digests."""
 

@@ -52,6 +52,7 @@ class RoundClosed:
     log_index: int
     log_size: int
     log_root: str
+    cosigners: tuple[str, ...]
     upload_bytes: Mapping[str, int]
     seconds: float
 
@@ -72,7 +73,7 @@ class RoundClosed:
         """Read `to_bytes`."""
         told = json.loads(data)
         survivors = {name: tuple(sites) for name, sites in told["survivors"].items()}
-        return cls(**{**told, "survivors": survivors})
+        return cls(**{**told, "survivors": survivors, "cosigners": tuple(told["cosigners"])})
 
     def to_json(self) -> dict[str, object]:
         """The round as a report shows it."""
@@ -82,6 +83,7 @@ class RoundClosed:
             "survivors": {name: list(sites) for name, sites in self.survivors.items()},
             "seconds": self.seconds,
             "log_index": self.log_index,
+            "cosigners": list(self.cosigners),
             "upload_bytes": dict(self.upload_bytes),
         }
 

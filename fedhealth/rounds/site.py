@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedhealth import __version__
 from fedhealth.aggregation.profiles import Profile
+from fedhealth.audit import Witness
 from fedhealth.config import Timeouts
 from fedhealth.errors import DataError, PolicyError, ProtocolError, TransportError
 from fedhealth.exchange.board import Board
@@ -24,7 +25,8 @@ from fedhealth.models import weights as weight_codec
 from fedhealth.models.weights import Weights
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
-from fedhealth.rounds.aggregate import Aggregate, read_aggregate
+from fedhealth.rounds.account import RunAccount
+from fedhealth.rounds.aggregate import Aggregate
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.layout import RoundShape, sum_layout
 from fedhealth.rounds.objects import (
@@ -50,6 +52,7 @@ from fedhealth.rounds.objects import (
     trains,
 )
 from fedhealth.rounds.progress import Progress
+from fedhealth.rounds.site_closing import RoundClosing
 from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
 from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile
@@ -96,14 +99,42 @@ class SiteNode:
     _profiles: dict[str, Profile | None] = field(default_factory=dict)
     _found: dict[str, DriftFound] = field(default_factory=dict)
     _shown: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = field(default_factory=dict)
+    _closing: RoundClosing = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what this site has witnessed."""
+        board = self.board
+        self._closing = RoundClosing(
+            board=board,
+            coordinator=self.coordinator,
+            witness=Witness(board.exchange, board.keys, board.roster, folder=self.folder.journal),
+            timeouts=self.timeouts,
+            account_of=lambda run: RunAccount(
+                board, self.coordinator, run, self._study_of(self._manifest(run, PREPROCESSING_ROUND))
+            ),
+            shape_of=lambda manifest: self._progress_of(manifest).shape(manifest.round),
+        )
 
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
-        """Rounds with a manifest and no aggregate, oldest first, as (run, round)."""
+        """Rounds with a manifest that are not closed, or whose closing this site has not seen, oldest first."""
         keys = self.board.list("runs/")
-        closed = {key.rsplit("/", 1)[0] for key in keys if key.endswith("/aggregate")}
-        manifests = [key.rsplit("/", 1)[0] for key in keys if key.endswith("/manifest")]
-        found = [prefix.split("/") for prefix in manifests if prefix not in closed]
-        return tuple(sorted(((parts[1], int(parts[3])) for parts in found), key=lambda item: item))
+        closed = {_round_of(key) for key in keys if key.endswith("/aggregate")}
+        found = sorted(_round_of(key) for key in keys if key.endswith("/manifest"))
+        newest = dict(found)
+        return tuple(
+            (run, number)
+            for run, number in found
+            if (run, number) not in closed
+            or (newest[run] == number and not self._closing.witness.has_seen(run, number))
+        )
+
+    def witness(self) -> None:
+        """Co-sign the newest checkpoint of the log.
+
+        Raises:
+          ProtocolError: the log forks, or leaves out what this site gave.
+        """
+        self._closing.observe()
 
     def follow(self, run: str) -> Iterator[tuple[int, str]]:
         """Answer every round of a run as it opens, to the last; yields (round, outcome)."""
@@ -115,16 +146,19 @@ class SiteNode:
                 poll_s=self.timeouts.poll_s,
             )
             yield number, self.answer(run, number)
+            self.close(run, number)
             is_over = self._progress_of(self._manifest(run, number)).is_final(number)
             number += 1
 
     def answer(self, run: str, number: int) -> str:
-        """Answer one open round: ``done``, ``abstained`` or ``left_out``.
+        """Answer one open round: ``done``, ``abstained`` or ``left_out``; ``closed`` when it is closed already.
 
         Raises:
           ProtocolError: the coordinator or a peer lied: nothing more is sent in this round.
         """
         manifest = self._manifest(run, number)
+        if self.board.exists(round_key(run, number, "aggregate")):
+            return "closed"
         self._check_same_run(manifest)
         study = self._study_of(manifest)
         if number == PREPROCESSING_ROUND and self.folder.quality.exists():
@@ -145,6 +179,23 @@ class SiteNode:
             self._post_site(manifest, "figures", Figures(metrics=answered.figures()).to_bytes())
         outcomes = [self._answer_sum(manifest, answered, name) for name in manifest.purposes]
         return "done" if all(outcomes) else "left_out"
+
+    def close(self, run: str, number: int) -> None:
+        """See a round closed: replay its sums or have enough verdicts on them (R5), then co-sign the log.
+
+        Raises:
+          ProtocolError: the coordinator published something else than the sums, or its log forks.
+          TransportError: the round was not closed in time.
+        """
+        timeouts = self.timeouts
+        self.board.wait(
+            round_key(run, number, "aggregate"),
+            timeout_s=timeouts.coordinator_timeout_s,
+            poll_s=timeouts.poll_s,
+        )
+        manifest = self._manifest(run, number)
+        self._closing.accepted(manifest)
+        self._closing.witness_round(manifest)
 
     # --- reading and judging what the coordinator opened
 
@@ -179,7 +230,7 @@ class SiteNode:
             )
         shown = self._shown.pop((manifest.run, manifest.round - 1), {})
         if shown:
-            closed = read_aggregate(self.board, self.coordinator, manifest.run, manifest.round - 1)
+            closed = self._closing.accepted(self._manifest(manifest.run, manifest.round - 1))
             if any(not np.array_equal(closed.tensors[name], vector) for name, vector in shown.items()):
                 raise ProtocolError(
                     "a round was closed with other sums than it was grown from", "report the coordinator"
@@ -288,7 +339,7 @@ class SiteNode:
                 study=study,
                 seed=manifest.seed,
                 sites=len(self.board.roster.sites),
-                aggregate_of=lambda number: read_aggregate(self.board, self.coordinator, run, number),
+                aggregate_of=lambda number: self._closing.accepted(self._manifest(run, number)),
                 transferred=lambda: self._transferred(run, study),
             )
         return self._progress[run]
@@ -444,6 +495,7 @@ class SiteNode:
             "length": layout.length,
             "counter": sum_counter(manifest.round, manifest.purposes, name),
             "min_survivors": survivors_needed(study, cohort=len(plan.cohort)),
+            "colluders": study.aggregation.colluders,
         }
         wrong = sorted(key for key, value in expected.items() if getattr(plan, key) != value)
         if wrong:
@@ -452,3 +504,9 @@ class SiteNode:
             raise ProtocolError("a plan names a site that is not in the roster", "report it")
         if len(plan.cohort) < sites_needed(study, enrolled=len(self.board.roster.sites)):
             raise ProtocolError("a plan has fewer sites than its study asks for", "report it")
+
+
+def _round_of(key: str) -> tuple[str, int]:
+    """Run and number of a key under ``runs/{run}/rounds/{number}/``."""
+    parts = key.split("/")
+    return parts[1], int(parts[3])

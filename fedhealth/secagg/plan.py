@@ -25,11 +25,16 @@ def threshold_for(sites: int) -> int:
     return 2 * sites // 3 + 1
 
 
+def colluders_withstood(sites: int) -> int:
+    """The largest c with 2t > n + c: 2 of 3, 1 of 4, 6 of 15, 13 of 40."""
+    return 2 * threshold_for(sites) - sites - 1
+
+
 class SumPlan(BaseModel):
     """One plan is one secure sum. A second vector under the same plan does not exist.
 
-    Guarantees: the cohort is sorted, without repetition and at least 3 sites; 2t > n + 1, so that one colluding
-    site and a coordinator that shows two lists cannot open two sums; every party parses the same bytes.
+    Guarantees: the cohort is sorted, without repetition and at least 3 sites; 2t > n + c, so that c colluding
+    sites and a coordinator that shows two lists cannot open two sums; every party parses the same bytes.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -47,6 +52,7 @@ class SumPlan(BaseModel):
     cohort: tuple[Name, ...]
     threshold: int
     min_survivors: int
+    colluders: Annotated[int, Field(ge=0)] = 1
     ring_bits: Literal[32, 64]
     length: Annotated[int, Field(ge=1, le=MAX_LENGTH)]
     counter: Count
@@ -58,8 +64,10 @@ class SumPlan(BaseModel):
             raise ValueError("a secure sum needs at least 3 sites")
         if tuple(sorted(set(self.cohort))) != self.cohort:
             raise ValueError("the cohort must be sorted and without repetition")
-        if self.threshold != threshold_for(sites) or not 2 * self.threshold > sites + 1:
-            raise ValueError("the threshold is not the one of this cohort")
+        if self.threshold != threshold_for(sites) or self.colluders > colluders_withstood(sites):
+            raise ValueError(
+                "the threshold is not the one of this cohort, or does not withstand so many colluders"
+            )
         if not self.threshold <= self.min_survivors <= sites:
             raise ValueError("the smallest number of survivors must lie between the threshold and the cohort")
         return self

@@ -45,7 +45,6 @@ BUILT = (
 """Keys of which only some values are built."""
 
 DEFAULTS_ONLY = (
-    "aggregation.colluders",
     "release",
     "schedule",
     "erasure",

@@ -16,15 +16,18 @@ ONE_ROUND = {"rounds": 1, "local": {"epochs": 1}, "batch_size": 16, "optimizer":
 HASTY = replace(TIMEOUTS, coordinator_timeout_s=3, ready_timeout_s=3)
 
 
-def opened(folder, *, ready=FOUR, timeouts=HASTY, **sections):
-    """A consortium of four in round 0; some have said that they are ready, and wait for the plan."""
+def opened(folder, *, ready=FOUR, timeouts=HASTY, closes=False, **sections):
+    """A consortium of four in round 0; some have said that they are ready, and wait for the plan (and see the round closed)."""
     network = Network(folder, make_study(training=ONE_ROUND, **sections), sites=FOUR, timeouts=timeouts)
     network.coordinator.start_run(network.study, run="run-1", seed=1)
     errors = {}
 
     def answer(site):
         try:
-            network.node(site).answer("run-1", 0)
+            node = network.node(site)
+            node.answer("run-1", 0)
+            if closes:
+                node.close("run-1", 0)
         except Exception as error:  # noqa: BLE001 - handed to the test
             errors[site] = error
 
@@ -94,7 +97,8 @@ def test_a_coordinator_started_again_keeps_its_plan_though_more_sites_are_ready(
 
 def test_a_site_whose_declared_size_changed_sits_out(tmp_path):
     study = {"privacy": {"mode": "local", "epsilon": 4.0}}
-    network, threads, _ = opened(tmp_path, timeouts=replace(HASTY, coordinator_timeout_s=20), **study)
+    patient = replace(HASTY, coordinator_timeout_s=20)
+    network, threads, _ = opened(tmp_path, timeouts=patient, closes=True, **study)
     node = network.coordinator
     node.secure_sum("run-1", 0, "moments", cohort=tuple(node.wait_for_sites("run-1", 0).ready))
     node.close_round("run-1", 0)

@@ -118,6 +118,7 @@ class Network:
         coordinator = PartyKeys.load_or_create(
             folder / "coordinator" / "keys", name="coordinator", role="coordinator"
         )
+        self.coordinator_keys = coordinator
         self.roster = Roster.of((coordinator.public, *(keys.public for keys in self.keys.values())))
         self.url = str(folder / "exchange")
         exchange = FolderExchange(folder / "exchange")

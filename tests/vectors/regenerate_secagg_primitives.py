@@ -41,6 +41,7 @@ PLAN = {
     "min_survivors": 3,
     "ring_bits": 32,
     "length": 6,
+    "colluders": 1,
     "counter": 9,
 }
 SITE = "site-b"

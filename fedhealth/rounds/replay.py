@@ -1,0 +1,187 @@
+"""R5: a closed round opened anew from what lies on the exchange, by anybody who may read it.
+
+Of every sum: the plan, the coordinator's signed lists, and the objects they name give the sum again, and with it what was
+published. Neither the lists nor the published aggregate are believed. A round holds once ``colluders + 1`` sites have said in a
+signed verdict that they came to the same aggregate: at least one of them is honest.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from fedhealth.errors import MissingObjectError, ProtocolError
+from fedhealth.exchange.board import Board
+from fedhealth.rounds.account import RunAccount
+from fedhealth.rounds.aggregate import Aggregate, merge
+from fedhealth.rounds.layout import RoundShape, decode_sum
+from fedhealth.rounds.objects import (
+    Manifest,
+    PhaseRoster,
+    Ready,
+    Verdict,
+    address_of,
+    part_of,
+    site_key,
+    sum_key,
+    sum_prefix,
+)
+from fedhealth.secagg.coordinator import CoordinatorSum, OpenedSum
+from fedhealth.secagg.messages import AgreeMessage, encode
+from fedhealth.secagg.plan import SumPlan
+from fedhealth.study.spec import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Who has come to the published aggregate of a round, and who to another one."""
+
+    agree: tuple[str, ...] = ()
+    differ: tuple[str, ...] = ()
+
+
+def verifiers_needed(study: Study) -> int:
+    """How many sites must come to the published aggregate: one more than may collude."""
+    return study.aggregation.colluders + 1
+
+
+def verifier_order(manifest: Manifest, sites: tuple[str, ...]) -> tuple[str, ...]:
+    """The sites in the order in which they are asked to replay a round: another one each round.
+
+    It spreads the work; nothing rests on it, as any ``colluders + 1`` verdicts do.
+    """
+    head = manifest.to_bytes()
+    return tuple(sorted(sites, key=lambda site: sha256(head + site.encode()).digest()))
+
+
+def read_verdicts(board: Board, manifest: Manifest, aggregate_digest: str) -> Verdicts:
+    """The sites' verdicts on a round so far; one that is not a site's own says nothing."""
+    told = {site: _verdict(board, manifest, site) for site in board.roster.sites}
+    agree = tuple(site for site, digest in told.items() if digest == aggregate_digest)
+    return Verdicts(agree, tuple(site for site, digest in told.items() if digest and site not in agree))
+
+
+def published(
+    shape: RoundShape, name: str, plan: SumPlan, opened: OpenedSum, *, account: RunAccount
+) -> Aggregate:
+    """What is published of an opened sum.
+
+    Raises:
+      PolicyError: there is nothing to learn of an outcome, or nobody has a feature that is asked for.
+    """
+    declared = _declared_weights(account, plan.round, opened.survivors)
+    result = decode_sum(shape, name, opened.vector, cohort=plan.cohort, declared=declared)
+    return result.with_survivors(name, opened.survivors)
+
+
+def replay_round(board: Board, manifest: Manifest, shape: RoundShape, *, account: RunAccount) -> Aggregate:
+    """The aggregate of a round, from its sums as they lie on the exchange.
+
+    Raises:
+      MissingObjectError: an object that the coordinator lists is not there.
+      ProtocolError: lists, agreements and openings do not give a sum.
+    """
+    parts = []
+    for name in manifest.purposes:
+        plan = read_plan(board, account.coordinator, manifest, name)
+        opened = replay_sum(board, plan, coordinator=account.coordinator)
+        parts.append(published(shape, name, plan, opened, account=account))
+    return merge(parts)
+
+
+def read_plan(board: Board, coordinator: str, manifest: Manifest, name: str) -> SumPlan:
+    """The plan of a sum of a round, as it was posted.
+
+    Raises:
+      MissingObjectError: there is none.
+    """
+    purpose, step = part_of(name)
+    prefix = sum_prefix(manifest.run, manifest.round, purpose, step=step)
+    opened = board.read(
+        f"{prefix}/plan/{coordinator}",
+        kind="plan",
+        sender=coordinator,
+        role="coordinator",
+        study=manifest.study_digest,
+        run=manifest.run,
+        round=manifest.round,
+        purpose=purpose,
+        step=step,
+    )
+    return SumPlan.from_bytes(opened.payload)
+
+
+def replay_sum(board: Board, plan: SumPlan, *, coordinator: str) -> OpenedSum:
+    """One secure sum, opened anew.
+
+    (1) The shares that count are those of the coordinator's list. (2) The vectors are those of its second list. (3) At least t
+    survivors have signed both lists. (4) Their openings, checked against the commitments, take the masks off.
+
+    Raises:
+      MissingObjectError, ProtocolError: one of these does not hold.
+    """
+    machine = CoordinatorSum(plan)
+    shares = _listed(board, plan, "share", coordinator)
+    included = machine.receive_shares({site: _payload(board, plan, "share", site, d) for site, d in shares})
+    for site, digest in _listed(board, plan, "masked", coordinator):
+        machine.receive_masked(site, _payload(board, plan, "masked", site, digest))
+    survivors = machine.propose()
+    statement = encode(AgreeMessage(plan=plan.digest, included=included, survivors=survivors))
+    signed = [
+        site
+        for site, digest in _listed(board, plan, "agree", coordinator)
+        if site in survivors and _payload(board, plan, "agree", site, digest) == statement
+    ]
+    if len(signed) < plan.threshold:
+        raise ProtocolError(
+            f"the sum {plan.purpose} of round {plan.round} was opened without enough equal statements",
+            "report the coordinator to the consortium",
+        )
+    return machine.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
+
+
+def _verdict(board: Board, manifest: Manifest, site: str) -> str:
+    key = site_key(manifest.run, manifest.round, site, "verdict")
+    try:
+        opened = board.read(
+            key, kind="verdict", sender=site, role="site", run=manifest.run, round=manifest.round
+        )
+        return Verdict.from_bytes(opened.payload).aggregate
+    except (MissingObjectError, ProtocolError):
+        return ""
+
+
+def _declared_weights(
+    account: RunAccount, number: int, survivors: tuple[str, ...]
+) -> tuple[float, ...] | None:
+    """Under differential privacy the survivors' declared weights, whose sum is the denominator."""
+    if account.study.privacy.mode == "none":
+        return None
+    answers = [account.answer(number, site) for site in survivors]
+    return tuple(
+        answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
+    )
+
+
+def _listed(board: Board, plan: SumPlan, phase: str, coordinator: str) -> tuple[tuple[str, str], ...]:
+    opened = board.read(
+        sum_key(plan, phase, coordinator),
+        kind="roster",
+        sender=coordinator,
+        role="coordinator",
+        **address_of(plan),
+    )
+    return tuple(sorted(PhaseRoster.from_bytes(opened.payload).digests.items()))
+
+
+def _payload(board: Board, plan: SumPlan, phase: str, site: str, digest: str) -> bytes:
+    key = sum_key(plan, phase, site)
+    return board.read(key, kind=phase, sender=site, role="site", digest=digest, **address_of(plan)).payload
+
+
+def _opening(board: Board, plan: SumPlan, site: str) -> bytes:
+    """What a site opened; nothing if it did not, or another object stands there."""
+    try:
+        return board.read(
+            sum_key(plan, "open", site), kind="open", sender=site, role="site", **address_of(plan)
+        ).payload
+    except (MissingObjectError, ProtocolError):
+        return b""
