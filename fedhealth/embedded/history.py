@@ -27,8 +27,8 @@ def verify_workdir(workdir_path: str) -> dict[str, Any]:
     """Check log, exchange and registered models of a working directory against each other.
 
     Returns:
-      ``ok``, ``size``, ``root``, ``objects``, the findings as (kind, key, problem), and of the newest checkpoint that two thirds of
-      the sites have co-signed ``cosigned_size`` and ``cosigners``.
+      ``ok``, ``size``, ``root``, ``objects``, the findings as (kind, key, problem), and of the newest checkpoint that two thirds
+      of the sites have co-signed ``cosigned_size`` and ``cosigners``.
 
     Raises:
       ConfigError: it is no working directory of a run.
