@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedhealth.compression.rotation import Floats, rotate, signs_needed, unrotate
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.secagg.plan import RingBits
 
 LEAST_BITS, MOST_BITS = 4, 16
 """Rings of fewer bits wrap too often to train by; larger ones save nothing over exact sums."""
@@ -44,6 +45,27 @@ def step_for(sum_sd: float, *, ring_bits: int) -> float:
     return 2.0 * half_range(ring_bits) * sum_sd / 2.0**ring_bits
 
 
+def owed_growth(sent_share: float, rounds: int) -> float:
+    """By how much the entries of a sum grow over those of the round before because sites send what they owed, too.
+
+    An entry that is sent with probability p in each round carries the updates of T rounds; were these all alike, its size
+    would grow as the root of E[T^2], which settles after some 1/p rounds.
+
+    Args:
+      sent_share: p, 0 < p <= 1.
+      rounds: in which a share was sent so far, this one included; the one before them sent all.
+
+    Returns:
+      The ratio of two neighbouring roots: 1 in the first round, and where all is sent.
+    """
+    unsent, mean, square, before = 1.0 - sent_share, 1.0, 1.0, 1.0
+    for _ in range(rounds - 1):  # T is 1 after an entry was sent, else 1 more than in the round before
+        before = square
+        square = 1.0 + unsent * (2.0 * mean + square)
+        mean = 1.0 + unsent * mean
+    return math.sqrt(square / before)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """A linear codec that every party of a sum shares.
@@ -66,7 +88,7 @@ class Codec:
 
     length: int
     sent: int
-    ring_bits: int
+    ring_bits: RingBits
     step: float
     seed: bytes = field(repr=False)
 
@@ -117,7 +139,7 @@ class Codec:
             raise ValueError("the sum must have one entry for each that is sent")
         half = 1 << (self.ring_bits - 1)
         centred = np.mod(total + half, 2 * half) - half
-        values = np.zeros(self.length)
+        values: Floats = np.zeros(self.length)
         values[self.coordinates()] = unrotate(centred * self.step, self._signs())
         return values
 
@@ -126,4 +148,4 @@ class Codec:
         count = signs_needed(self.sent)
         words = NoiseSource(self.seed).fork("signs").words(-(-count // 64))
         bits = np.unpackbits(words.view(np.uint8), count=count)
-        return 1.0 - 2.0 * bits
+        return 1.0 - 2.0 * bits.astype(np.float64)

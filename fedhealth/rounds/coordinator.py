@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from fedhealth import __version__
 from fedhealth.audit import ROSTER_SUBJECT
 from fedhealth.audit.log import TransparencyLog
@@ -231,7 +233,7 @@ class CoordinatorNode:
             result = decode_sum(
                 self.progress(run).shape(number),
                 name,
-                opened.vector,
+                np.concatenate([opened.vector, opened.lanes]),
                 cohort=plan.cohort,
                 declared=self._declared_weights(run, number, opened.survivors),
             )
@@ -383,6 +385,7 @@ class CoordinatorNode:
             min_survivors=survivors_needed(study, cohort=len(cohort)),
             ring_bits=layout.ring_bits,
             length=layout.length,
+            lanes=layout.lanes,
             counter=sum_counter(number, manifest.purposes, name),
         )
 

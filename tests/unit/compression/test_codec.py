@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedhealth.compression.codec import Codec, half_range, step_for
+from fedhealth.compression.codec import Codec, half_range, owed_growth, step_for
 from fedhealth.compression.rotation import rotate, unrotate
 from fedhealth.privacy.noise import NoiseSource
 
@@ -41,6 +41,19 @@ def total_of(codec, values, seed=0):
 def test_the_range_is_the_one_written_down(bits, alpha):
     assert half_range(bits) == alpha
     assert step_for(0.5, ring_bits=bits) == 2 * alpha * 0.5 / 2**bits
+
+
+def test_what_is_owed_grows_as_in_a_simulation_and_not_where_all_is_sent():
+    generator = np.random.default_rng(0)
+    owed, root = np.zeros(400_000), 1.0
+    for rounds in range(1, 7):
+        owed += 1.0
+        grown = np.sqrt(np.mean(owed**2))
+        assert owed_growth(0.4, rounds) == pytest.approx(grown / root, rel=0.01)
+        root = grown
+        owed[generator.random(len(owed)) < 0.4] = 0.0
+    assert [owed_growth(1.0, rounds) for rounds in (1, 2, 9)] == [1.0, 1.0, 1.0]
+    assert owed_growth(0.5, 50) == pytest.approx(1.0, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
