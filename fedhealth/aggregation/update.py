@@ -4,11 +4,13 @@
     q_k = rint(clip(delta_k) * w_k * scale)                      mean     = sum q_k / (scale * sum w_k)
 
 Without DP the weight itself travels hidden in the sum, as one more entry (the lane); under DP the sites have
-declared bucketed weights, so no exact count enters the sum.
+declared bucketed weights, so no exact count enters the sum. What is written here is the exact form (`FixedPoint`); a codec
+of `fedhealth.compression` may stand in its place.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,27 @@ DELTA_CLIP = 1.0
 
 MAX_WEIGHT = 8192
 """Largest weight of one site: a larger one counts as this many examples, so that no ring overflows."""
+
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """Weighted values as integers whose sum fits the ring: multiples of 1 / ``scale`` (from `update_scale`)."""
+
+    scale: float
+
+    def encode(self, values: Floats) -> Integers:
+        """The nearest integers, off by at most 0.5 / scale."""
+        return np.rint(values * self.scale).astype(np.int64)
+
+    def decode(self, total: Integers) -> Floats:
+        """The values that a sum stands for."""
+        values: Floats = total.astype(np.float64)
+        values /= self.scale
+        return values
 
 
 def update_scale(
@@ -55,22 +78,21 @@ def update_length(like: Weights, *, lane: bool) -> int:
 
 
 def encode_update(
-    delta: Weights, *, weight: float, clip: float, scale: float, lane: bool = False
-) -> NDArray[np.int64]:
+    delta: Weights, *, weight: float, clip: float, encode: Callable[[Floats], Integers], lane: bool = False
+) -> Integers:
     """Clip, weigh and round an update to integers.
 
-    Guarantees: every entry is within ``clip * min(weight, MAX_WEIGHT) * scale + 0.5``; the rounding error
-    of an entry is at most 0.5 / (scale * weight) of the update.
+    Guarantees: every value that is encoded is within ``clip * min(weight, MAX_WEIGHT)``.
 
     Args:
       delta: change of the weights.
       weight: examples (without DP) or the declared bucket, > 0.
       clip: bound on each parameter's change, beyond which it is cut.
-      scale: from `update_scale`.
+      encode: from weighted values to integers that may be summed.
       lane: append the weight, rounded to an integer, so that the sum carries the denominator.
 
     Returns:
-      int64 of `update_length`.
+      What ``encode`` gives, and the lane.
 
     Raises:
       ValueError: the weight is not positive, or a value is not finite.
@@ -81,19 +103,23 @@ def encode_update(
     counted = min(weight, float(MAX_WEIGHT))
     if lane:
         counted = max(1.0, float(round(counted)))
-    values = np.rint(np.clip(flat, -clip, clip) * (counted * scale)).astype(np.int64)
+    values = encode(np.clip(flat, -clip, clip) * counted)
     return np.append(values, np.int64(counted)) if lane else values
 
 
 def decode_update(
-    sum_vector: NDArray[np.int64], like: Weights, *, scale: float, total_weight: float | None = None
+    sum_vector: Integers,
+    like: Weights,
+    *,
+    decode: Callable[[Integers], Floats],
+    total_weight: float | None = None,
 ) -> tuple[Weights, float]:
     """Turn the signed sum over the survivors into their weighted mean update.
 
     Args:
       sum_vector: the opened sum, signed.
       like: gives names and shapes.
-      scale: that of `encode_update`.
+      decode: the other half of what encoded it.
       total_weight: sum of the survivors' weights, each from `site_weight`; None when the
         vector carries the lane.
 
@@ -104,13 +130,10 @@ def decode_update(
       ValueError: a wrong length, or a total weight that is not positive.
     """
     lane = total_weight is None
-    if sum_vector.shape != (update_length(like, lane=lane),):
-        raise ValueError(f"a sum of shape {sum_vector.shape} does not fit the model")
     total = float(sum_vector[-1]) if total_weight is None else float(total_weight)
     if not total > 0:
         raise ValueError("the total weight is not positive")
-    values = sum_vector[:-1] if lane else sum_vector
-    return unflatten(values.astype(np.float64) / (scale * total), like), total
+    return unflatten(decode(sum_vector[:-1] if lane else sum_vector) / total, like), total
 
 
 def counted_weight(weight: float) -> float:

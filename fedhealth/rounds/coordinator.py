@@ -418,6 +418,7 @@ class CoordinatorNode:
             colluders=study.aggregation.colluders,
             ring_bits=layout.ring_bits,
             length=layout.length,
+            lanes=layout.lanes,
             counter=sum_counter(number, manifest.purposes, name),
         )
 

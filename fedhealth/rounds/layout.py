@@ -1,8 +1,9 @@
 """How the vector of each sum is laid out, and what everybody may know of what it comes to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from fedhealth.aggregation.statistics import (
 )
 from fedhealth.aggregation.update import (
     DELTA_CLIP,
+    FixedPoint,
     counted_weight,
     decode_update,
     encode_update,
@@ -26,20 +28,25 @@ from fedhealth.aggregation.update import (
     update_scale,
 )
 from fedhealth.aggregation.vocabulary import decode_vocabulary, vocabulary_length
+from fedhealth.compression.codec import Codec
 from fedhealth.errors import PolicyError
 from fedhealth.evaluation import Figures, decode_evaluation, evaluation_length
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
-from fedhealth.models.weights import Weights
+from fedhealth.models.weights import Weights, flatten
+from fedhealth.privacy.noise import NoiseSource
 from fedhealth.rounds.aggregate import PROFILE, Aggregate, Levels
 from fedhealth.rounds.objects import part_of, trains
+from fedhealth.secagg.plan import RingBits
 from fedhealth.study.columns import FeatureColumn, asked_columns, feature_columns, numeric_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 
-COUNT_RING_BITS: Literal[64] = 64
-UPDATE_RING_BITS: Literal[32] = 32
-"""The one ring for updates that the study language lets through so far (``aggregation.ring_bits``)."""
+COUNT_RING_BITS: RingBits = 64
+UPDATE_RING_BITS: RingBits = 32
+"""The ring of updates that are summed exactly: all of them, or those before anything is known of their size."""
+UPDATE_SD = "update_sd"
+"""Of a study that compresses: the standard deviation of an entry of an update's sum, from which the next step follows."""
 
 Vector = NDArray[np.int64]
 
@@ -53,12 +60,14 @@ class RoundShape:
       purposes: the names of the round's sums.
       model: what travels of the model with which the round opens; none in round 0.
       statistics: the consortium's; None in round 0.
+      codec: of the update; None where it is summed exactly.
     """
 
     study: Study
     purposes: tuple[str, ...]
     model: Weights
     statistics: Statistics | None
+    codec: Codec | None = None
 
     @property
     def subgroups(self) -> tuple[str, ...]:
@@ -68,18 +77,27 @@ class RoundShape:
 
 @dataclass(frozen=True, slots=True)
 class SumLayout:
-    """Ring and length of one sum's vector, known to everybody before it."""
+    """Ring and length of one sum's vector, and its exact lanes: known to everybody before it."""
 
-    ring_bits: Literal[32, 64]
+    ring_bits: RingBits
     length: int
+    lanes: int = 0
 
 
 def sum_layout(shape: RoundShape, name: str) -> SumLayout:
     """The layout of a sum of a round."""
     purpose, step = part_of(name)
     if purpose == "update":
-        return SumLayout(UPDATE_RING_BITS, update_length(shape.model, lane=has_lane(shape.study)))
+        return _update_layout(shape)
     return SumLayout(COUNT_RING_BITS, _LENGTHS[purpose](shape, step))
+
+
+def _update_layout(shape: RoundShape) -> SumLayout:
+    """Beside a vector that wraps, the size weight has a lane of its own; else it is the vector's last entry."""
+    lane, codec = has_lane(shape.study), shape.codec
+    if codec is None:
+        return SumLayout(UPDATE_RING_BITS, update_length(shape.model, lane=lane))
+    return SumLayout(codec.ring_bits, codec.sent, lanes=int(lane))
 
 
 def _growth_length(shape: RoundShape, step: int) -> int:
@@ -108,21 +126,32 @@ def has_lane(study: Study) -> bool:
 
 
 def encode_weighted(
-    delta: Weights, study: Study, *, examples: int, declared: float | None, sites: int
+    delta: Weights,
+    shape: RoundShape,
+    *,
+    examples: int,
+    declared: float | None,
+    sites: int,
+    rounding: NoiseSource,
 ) -> Vector:
-    """One site's update as integers: weighted by its declared bucket, or without DP by its hidden size."""
+    """One site's update as integers, the lanes at their end.
+
+    It is weighted by the site's declared bucket, or without DP by its hidden size.
+    """
+    study, codec = shape.study, shape.codec
     weight = declared if declared is not None else site_weight(study, examples=examples)
-    scale = scale_of(study, sites=sites)
-    return encode_update(delta, weight=weight, clip=DELTA_CLIP, scale=scale, lane=has_lane(study))
+    exact = FixedPoint(scale_of(study, sites=sites)).encode
+    encode = exact if codec is None else partial(codec.encode, rounding=rounding)
+    return encode_update(delta, weight=weight, clip=DELTA_CLIP, encode=encode, lane=has_lane(study))
 
 
 def scale_of(study: Study, *, sites: int) -> float:
-    """The public scale of the fixed-point update."""
+    """The public scale of the exact update."""
     return update_scale(sites=sites, ring_bits=UPDATE_RING_BITS, max_weight=largest_weight(study))
 
 
 def quantisation_step(study: Study, *, sites: int, total_weight: float) -> float:
-    """Largest difference between two neighbouring values of the mean update."""
+    """Largest difference between two neighbouring values of the mean of an exact update."""
     return 1.0 / (scale_of(study, sites=sites) * total_weight)
 
 
@@ -135,6 +164,13 @@ def decode_sum(
     declared: tuple[float, ...] | None,
 ) -> Aggregate:
     """What an opened sum says, in the form that is published.
+
+    Args:
+      shape: of the round.
+      name: of the sum.
+      vector: the opened vector, and its lanes behind it.
+      cohort: of the plan.
+      declared: the survivors' weights; None without differential privacy.
 
     Raises:
       PolicyError: there is nothing to learn of an outcome, or nobody has a feature that is asked for.
@@ -150,10 +186,22 @@ def decode_sum(
 def _decode_update(
     shape: RoundShape, vector: Vector, *, cohort: tuple[str, ...], declared: tuple[float, ...] | None
 ) -> Aggregate:
-    scale = scale_of(shape.study, sites=len(cohort))
+    codec = shape.codec or FixedPoint(scale_of(shape.study, sites=len(cohort)))
     total = None if declared is None else sum(counted_weight(weight) for weight in declared)
-    delta, weight = decode_update(vector, shape.model, scale=scale, total_weight=total)
-    return Aggregate(tensors=delta, metrics={"total_weight": weight} if declared is not None else {})
+    delta, weight = decode_update(vector, shape.model, decode=codec.decode, total_weight=total)
+    of_weight = {"total_weight": weight} if declared is not None else {}
+    of_size = {UPDATE_SD: _update_sd(shape, delta, weight)} if shape.study.aggregation.compresses else {}
+    return Aggregate(tensors=delta, metrics={**of_weight, **of_size})
+
+
+def _update_sd(shape: RoundShape, delta: Weights, weight: float) -> float:
+    """The standard deviation (about 0) of an entry of the sum, of those that were sent.
+
+    Two digits: next to the mean they tell the total weight, which may be a number of people, no better than to 5 %.
+    """
+    share = 1.0 if shape.codec is None else shape.codec.sent / shape.codec.length
+    values = flatten(delta).astype(np.float64)
+    return float(f"{weight * math.sqrt(np.mean(values * values) / share):.2g}")
 
 
 def _decode_vocabulary(shape: RoundShape, vector: Vector) -> Aggregate:

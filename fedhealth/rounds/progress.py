@@ -4,19 +4,22 @@ Coordinator and sites replay the same aggregates with the same code, so no site 
 model, and neither has to remember anything: after a restart it is computed again.
 """
 
+import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fedhealth.aggregation.optimizers import ServerState, first_state, server_step
-from fedhealth.errors import ConfigError
+from fedhealth.compression.codec import Codec, owed_growth, step_for
+from fedhealth.errors import ConfigError, ProtocolError
 from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.models.networks import initial_weights
 from fedhealth.models.personal import frozen_names, split_personal
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
-from fedhealth.models.weights import Weights
+from fedhealth.models.weights import Weights, parameter_count
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
-from fedhealth.rounds.layout import RoundShape
+from fedhealth.rounds.layout import UPDATE_SD, RoundShape
 from fedhealth.rounds.objects import PREPROCESSING_ROUND, last_round, purposes_of
 from fedhealth.study.columns import FeatureColumn, feature_columns
 from fedhealth.study.spec import Study
@@ -93,12 +96,49 @@ class Progress:
 
     def shape(self, number: int) -> RoundShape:
         """What everybody knows of a round before its sums."""
+        purposes = self.purposes(number)
         return RoundShape(
             study=self.study,
-            purposes=self.purposes(number),
+            purposes=purposes,
             model=self.weights(number),
             statistics=None if number == PREPROCESSING_ROUND else self.statistics(),
+            codec=self.codec(number) if "update" in purposes else None,
         )
+
+    def codec(self, number: int) -> Codec | None:
+        """How a round's update is compressed; None where it is summed exactly.
+
+        That is so in a study that does not compress, and where no update before tells how large this one will be: in the
+        first of a run or of a learning rate on trial, and after one of nothing.
+
+        Raises:
+          ProtocolError: the update before tells a size that is none.
+        """
+        aggregation, updates = self.study.aggregation, self._updates(number)
+        if not (aggregation.compresses and updates):
+            return None
+        sum_sd = self.aggregate_of(updates[-1]).metrics.get(UPDATE_SD)
+        if sum_sd == 0.0:
+            return None
+        try:
+            grown = float(sum_sd or "nan") * owed_growth(aggregation.sent_share, len(updates))
+            step = step_for(grown, ring_bits=aggregation.ring_bits)
+        except (TypeError, ValueError):
+            raise ProtocolError(
+                "an aggregate does not tell how large its update was", "report the coordinator"
+            ) from None
+        length = parameter_count(self.weights(number))
+        return Codec(
+            length=length,
+            sent=math.ceil(aggregation.sent_share * length),
+            ring_bits=aggregation.ring_bits,
+            step=step,
+            seed=self.public_seed(number),
+        )
+
+    def public_seed(self, number: int) -> bytes:
+        """32 bytes of what is drawn in public for a round: of the run's seed, so that a run can be repeated bit for bit."""
+        return hashlib.sha256(f"fedhealth/round/{self.seed}/{number}".encode()).digest()
 
     def purposes(self, number: int) -> tuple[str, ...]:
         """The names of a round's sums."""

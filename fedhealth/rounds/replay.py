@@ -8,6 +8,8 @@ signed verdict that they came to the same aggregate: at least one of them is hon
 from dataclasses import dataclass
 from hashlib import sha256
 
+import numpy as np
+
 from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.rounds.account import RunAccount
@@ -68,7 +70,8 @@ def published(
       PolicyError: there is nothing to learn of an outcome, or nobody has a feature that is asked for.
     """
     declared = _declared_weights(account, plan.round, opened.survivors)
-    result = decode_sum(shape, name, opened.vector, cohort=plan.cohort, declared=declared)
+    vector = np.concatenate([opened.vector, opened.lanes])
+    result = decode_sum(shape, name, vector, cohort=plan.cohort, declared=declared)
     return result.with_survivors(name, opened.survivors)
 
 

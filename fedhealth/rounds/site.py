@@ -410,11 +410,17 @@ class SiteNode:
             plan=state.plan,
             declared=self._ready(state.study, state).weight,
             seed=local_seed(manifest.seed, site=self.name, number=manifest.round),
-            noise_key_of=lambda plan: derive_key(self.secrets.site_noise_key, plan.digest, 0),
+            noise_key_of=lambda plan: self._noise_key(state.study, plan, progress),
             memory=SiteMemory(self.folder.memory(manifest.run), self.name, progress),
             profile=lambda: self._profile(manifest.run),
             opened=lambda step: self._opened(manifest, step),
         )
+
+    def _noise_key(self, study: Study, plan: SumPlan, progress: Progress) -> bytes:
+        """Of the plan alone; without privacy the same for every run of one seed, so that a run can be repeated."""
+        if study.privacy.mode != "none":
+            return derive_key(self.secrets.site_noise_key, plan.digest, 0)
+        return derive_key(self.secrets.site_secret, progress.public_seed(plan.round).hex(), 0)
 
     def _opened(self, manifest: Manifest, step: int) -> NDArray[np.int64]:
         """What an earlier step of a round came to, as the coordinator posted it."""
@@ -493,6 +499,7 @@ class SiteNode:
             "roster_digest": self.board.roster.digest,
             "ring_bits": layout.ring_bits,
             "length": layout.length,
+            "lanes": layout.lanes,
             "counter": sum_counter(manifest.round, manifest.purposes, name),
             "min_survivors": survivors_needed(study, cohort=len(plan.cohort)),
             "colluders": study.aggregation.colluders,

@@ -1,6 +1,7 @@
-"""What a site remembers of a run from round to round, in its own folder: SCAFFOLD's control, personal parameters.
+"""What a site remembers of a run from round to round, in its own folder.
 
-Both are made of the site's own updates. Each round leaves one file, so that a round that is answered again after a crash
+SCAFFOLD's control, personal parameters, and what it owes of its updates where only a share of them is sent: all are made of
+the site's own updates. Each round leaves one file, so that a round that is answered again after a crash
 starts from what the round before left and writes the same bytes.
 """
 
@@ -11,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from fedhealth.aggregation.optimizers import site_control
-from fedhealth.models.weights import Weights, sorted_weights
+from fedhealth.models.weights import Weights, flatten, sorted_weights, unflatten
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.progress import Progress
 
@@ -35,7 +36,7 @@ class SiteMemory:
         names = self.progress.weights(number)
         latest = self._before(number)
         if latest is None:
-            return {name: np.zeros_like(array) for name, array in names.items()}
+            return _zeros(names)
         kept = self._load(latest)
         own, control, delta = ({name: kept[f"{part}.{name}"] for name in names} for part in _OF_CONTROL)
         if self.site not in self.progress.aggregate_of(latest).survivors.get("update", ()):
@@ -49,6 +50,25 @@ class SiteMemory:
             return start
         kept = self._load(latest)
         return {name: kept[f"personal.{name}"] for name in start}
+
+    def owed(self, number: int) -> Weights:
+        """What earlier rounds left unsent of the site's updates, as it enters a round: the memory of error feedback.
+
+        Source: Seide et al. 2014; Karimireddy et al. 2019.
+        """
+        names = self.progress.weights(number)
+        latest = self._before(number)
+        if latest is None:
+            return _zeros(names)
+        kept = self._load(latest)
+        told = {name: kept[f"told.{name}"] for name in names}
+        if self.site not in self.progress.aggregate_of(latest).survivors.get("update", ()):
+            return told
+        if (codec := self.progress.codec(latest)) is None:
+            return _zeros(names)
+        unsent = flatten(told)
+        unsent[codec.coordinates()] = 0.0
+        return unflatten(unsent, names)
 
     def keep(self, number: int, **parts: Weights) -> None:
         """Remember, durably, what a round was made with and what it left; the next round reads it."""
@@ -65,6 +85,10 @@ class SiteMemory:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:04d}.safetensors"
+
+
+def _zeros(names: Weights) -> Weights:
+    return {name: np.zeros_like(array) for name, array in names.items()}
 
 
 _OF_CONTROL = ("own", "control", "delta")

@@ -40,7 +40,8 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
     Args:
       context: the site's own surroundings.
       plan: the verified plan (R0) that this site has agreed to answer.
-      vector_of: gives the site's int64 vector of ``plan.length`` for this plan; called after the shares left.
+      vector_of: gives the site's int64 vector of ``plan.length`` for this plan, and ``plan.lanes`` behind it; called
+        after the shares left.
 
     Returns:
       True when this site's vector is in the sum, False when the coordinator closed a phase without it.
@@ -64,7 +65,7 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
     if context.site not in shared.sites:
         return False
     shares = {site: _read(context, plan, "share", site, shared) for site in shared.sites}
-    upload = machine.mask(shares, vector)
+    upload = machine.mask(shares, vector[: plan.length], vector[plan.length :])
     _say_once(context, plan, "masked", sha256(upload).digest())
     _post(context, plan, "masked", upload)  # R2
     masked = _phase(context, plan, "masked")

@@ -18,6 +18,7 @@ from fedhealth.models.scoring import predict
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
 from fedhealth.models.weights import Weights, subtract
+from fedhealth.privacy.noise import NoiseSource
 from fedhealth.rounds.layout import RoundShape, columns_of, encode_weighted
 from fedhealth.rounds.site_drift import vector_of
 from fedhealth.rounds.site_memory import SiteMemory
@@ -43,7 +44,7 @@ class SiteRound:
       plan: of the local training.
       declared: the site's declared weight; None without differential privacy.
       seed: of shuffling and dropout, where there is no privacy to keep.
-      noise_key_of: gives the secret bytes of a plan's noise.
+      noise_key_of: gives the secret bytes of a plan's noise and stochastic rounding.
       memory: of the run.
       profile: of the site's data, for the profile alone.
       opened: gives what an earlier step of this round came to.
@@ -165,9 +166,16 @@ def _update(site: SiteRound, plan: SumPlan) -> Vector:
     shared = {name: update.delta[name] for name in site.shape.model}
     personal = {name: weights[name] + update.delta[name] for name in weights if name not in shared}
     of_control = {"own": own, "control": control, "delta": shared} if has_control else {}
-    site.memory.keep(site.number, personal=personal, **of_control)
+    owed = site.memory.owed(site.number) if study.aggregation.sent_share < 1.0 else {}
+    told = {name: shared[name] + owed[name] for name in owed}
+    site.memory.keep(site.number, personal=personal, told=told, **of_control)
     return encode_weighted(
-        shared, study, examples=update.n_examples, declared=site.declared, sites=len(plan.cohort)
+        told or shared,
+        site.shape,
+        examples=update.n_examples,
+        declared=site.declared,
+        sites=len(plan.cohort),
+        rounding=NoiseSource(site.noise_key_of(plan)).fork("rounding"),
     )
 
 

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.messages import OpenMessage, ShareMessage, decode
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_masks, commit, derive
+from fedhealth.secagg.prg import SEED_BYTES, commit, derive
 from fedhealth.secagg.shamir import rebuild
+from fedhealth.secagg.words import Words
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSum:
-    """The sum over the survivors: int64, signed, of the plan's length."""
+    """The sum over the survivors: int64, signed, of the plan's length; modulo the ring where it is a small one."""
 
     vector: NDArray[np.int64]
+    lanes: NDArray[np.int64]
     survivors: tuple[str, ...]
     blamed: Mapping[str, str]
 
@@ -36,7 +38,7 @@ class CoordinatorSum:
     plan: SumPlan
     blamed: dict[str, str] = field(default_factory=dict)
     _shares: dict[str, ShareMessage] = field(default_factory=dict)
-    _total: Ring | None = None
+    _total: Words | None = None
     _received: list[str] = field(default_factory=list)
     _survivors: tuple[str, ...] = ()
 
@@ -64,19 +66,21 @@ class CoordinatorSum:
         Raises:
           ProtocolError: a wrong size, a site outside U1, a second vector, or one after `propose`.
         """
-        dtype = RING_DTYPES[self.plan.ring_bits]
         if self._survivors:
             raise ProtocolError(
                 f"the vector of site {site} came after the list was closed", f"leave {site} out"
             )
         if site not in self._shares or site in self._received:
             raise ProtocolError(f"site {site} sent a vector that nobody asked for", f"reject {site}")
-        if len(payload) != self.plan.length * dtype.itemsize:
-            raise ProtocolError(f"the masked vector of site {site} has a wrong size", f"reject {site}")
-        vector = np.frombuffer(payload, dtype=dtype)
+        try:
+            masked = Words.from_bytes(self.plan, payload)
+        except ValueError:
+            raise ProtocolError(
+                f"the masked vector of site {site} has a wrong size", f"reject {site}"
+            ) from None
         if self._total is None:
-            self._total = np.zeros(self.plan.length, dtype=dtype)
-        np.add(self._total, vector, out=self._total)
+            self._total = Words.zeros(self.plan)
+        self._total.add(masked)
         self._received.append(site)
 
     def propose(self) -> tuple[str, ...]:
@@ -105,16 +109,19 @@ class CoordinatorSum:
         messages = self._decoded(opens)
         total = self._total.copy()
         mask_shares = {site: message.mask_shares for site, message in messages.items()}
-        apply_masks(total, [(self._rebuild(owner, mask_shares, kind="mask"), -1) for owner in survivors])
+        total.apply_masks([(self._rebuild(owner, mask_shares, kind="mask"), -1) for owner in survivors])
         key_shares = {site: message.key_shares for site, message in messages.items()}
         for owner in (site for site in self._shares if site not in survivors):
             seeds = self._unwrap(owner, self._rebuild(owner, key_shares, kind="key"))
-            apply_masks(
-                total,
-                [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors],
+            total.apply_masks(
+                [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors]
             )
-        signed = total.view(np.int32 if self.plan.ring_bits == 32 else np.int64).astype(np.int64)
-        return OpenedSum(vector=signed, survivors=survivors, blamed=dict(self.blamed))
+        return OpenedSum(
+            vector=total.signed_vector(),
+            lanes=total.signed_lanes(),
+            survivors=survivors,
+            blamed=dict(self.blamed),
+        )
 
     def _decoded(self, opens: Mapping[str, bytes]) -> dict[str, OpenMessage]:
         """The R4 messages that parse; who sent another is blamed and left out."""

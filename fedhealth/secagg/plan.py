@@ -18,6 +18,9 @@ MAX_LENGTH = 50_000_000
 """Largest vector, in entries."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """RFC 8785 writes no larger integer."""
+RingBits = Literal[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32, 64]
+"""Exact sums live in 32 or 64 bits; in a smaller ring they wrap, and a codec made them for that."""
+MAX_LANES = 64
 
 
 def threshold_for(sites: int) -> int:
@@ -35,6 +38,8 @@ class SumPlan(BaseModel):
 
     Guarantees: the cohort is sorted, without repetition and at least 3 sites; 2t > n + c, so that c colluding
     sites and a coordinator that shows two lists cannot open two sums; every party parses the same bytes.
+
+    ``length`` entries live in the ring, and ``lanes`` further ones, for exact numbers beside a vector that wraps, in 2^64.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -53,8 +58,9 @@ class SumPlan(BaseModel):
     threshold: int
     min_survivors: int
     colluders: Annotated[int, Field(ge=0)] = 1
-    ring_bits: Literal[32, 64]
+    ring_bits: RingBits
     length: Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+    lanes: Annotated[int, Field(ge=0, le=MAX_LANES)] = 0
     counter: Count
 
     @model_validator(mode="after")
@@ -71,6 +77,11 @@ class SumPlan(BaseModel):
         if not self.threshold <= self.min_survivors <= sites:
             raise ValueError("the smallest number of survivors must lie between the threshold and the cohort")
         return self
+
+    @property
+    def wraps(self) -> bool:
+        """Whether entries are residues whose sum is only known modulo the ring."""
+        return self.ring_bits < 32
 
     @cached_property
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-RING_DTYPES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {32: np.dtype("<u4"), 64: np.dtype("<u8")}
+LANE_DTYPE: np.dtype[np.unsignedinteger[Any]] = np.dtype("<u8")
 SEED_BYTES = 32
 _CHUNK_BYTES = 96 << 10
 """Fits the second-level cache twice, and lies below the size from which an allocator asks for fresh pages."""
@@ -19,6 +19,12 @@ _SPARE_BYTES = 15
 _ZEROS = memoryview(bytes(_CHUNK_BYTES))
 
 Ring = NDArray[np.unsignedinteger[Any]]
+Use = Literal["vector", "lanes"]
+
+
+def ring_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """The smallest little-endian word that holds a ring of so many bits, at most 64."""
+    return np.dtype(f"<u{next(size for size in (1, 2, 4, 8) if 8 * size >= bits)}")
 
 
 def derive(key: bytes, *parts: str, size: int = 32) -> bytes:
@@ -44,16 +50,19 @@ def apply_mask(vector: Ring, seed: bytes, *, sign: int) -> None:
     apply_masks(vector, [(seed, sign)])
 
 
-def apply_masks(vector: Ring, seeds: Iterable[tuple[bytes, int]]) -> None:
+def apply_masks(vector: Ring, seeds: Iterable[tuple[bytes, int]], *, use: Use = "vector") -> None:
     """Add (sign 1) or subtract (sign -1) PRG(seed) of every pair (seed, sign) in place, modulo the ring.
 
-    Guarantees: memory does not grow with the vector; the same seed and length give the same mask everywhere
-    (little-endian words of AES-256-CTR under HKDF(seed, "vector"), counter from zero).
+    Guarantees: memory does not grow with the vector; the same seed, use and length give the same mask everywhere
+    (little-endian words of AES-256-CTR under HKDF(seed, use), counter from zero). A ring that is smaller than
+    its words is right in its own bits; those above them are for the caller to drop.
 
     Raises:
       ValueError: a seed has fewer than 256 bits.
     """
-    streams = [(_stream(seed), np.add if sign > 0 else np.subtract) for seed, sign in seeds]
+    if not len(vector):
+        return
+    streams = [(_stream(seed, use), np.add if sign > 0 else np.subtract) for seed, sign in seeds]
     per_chunk = _CHUNK_BYTES // vector.itemsize
     buffer = bytearray(_CHUNK_BYTES + _SPARE_BYTES)
     mask = np.frombuffer(buffer, dtype=vector.dtype, count=per_chunk)
@@ -67,5 +76,5 @@ def apply_masks(vector: Ring, seeds: Iterable[tuple[bytes, int]]) -> None:
             combine(part, mask[: part.size], out=part)
 
 
-def _stream(seed: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(derive(seed, "vector")), modes.CTR(bytes(16))).encryptor()
+def _stream(seed: bytes, use: Use) -> CipherContext:
+    return Cipher(algorithms.AES(derive(seed, use)), modes.CTR(bytes(16))).encryptor()

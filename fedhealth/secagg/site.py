@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from fedhealth.errors import ProtocolError
 from fedhealth.secagg.messages import AgreeMessage, OpenMessage, ShareMessage, decode, encode
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, SEED_BYTES, Ring, apply_masks, commit, derive
+from fedhealth.secagg.prg import SEED_BYTES, commit, derive
 from fedhealth.secagg.shamir import SHARE_BYTES, split
+from fedhealth.secagg.words import Words
 
+_NO_LANES = np.zeros(0, dtype=np.int64)
 _ONE_USE_NONCE = bytes(12)
 """Every sealing key is derived for one message of one plan, so the nonce may be constant."""
 
@@ -116,19 +118,22 @@ class SiteSum:
             )
         )
 
-    def mask(self, shares: Mapping[str, bytes], vector: NDArray[np.int64]) -> bytes:
-        """R2: check every share message of U1, then mask the vector.
+    def mask(
+        self, shares: Mapping[str, bytes], vector: NDArray[np.int64], lanes: NDArray[np.int64] = _NO_LANES
+    ) -> bytes:
+        """R2: check every share message of U1, then mask the vector and the lanes.
 
         Args:
           shares: R1 messages by site: U1, this site included.
-          vector: int64 of the plan's length; its sum over the cohort must fit the ring.
+          vector: int64 of the plan's length; what may be in it, `fedhealth.secagg.words.Words.of` says.
+          lanes: int64, as many as the plan has.
 
         Returns:
-          y_i as little-endian words of the ring.
+          y_i as words on the wire.
 
         Raises:
           ProtocolError: too few sites, or a message that does not fit this site's keys; it names the sender.
-          ValueError: a wrong vector.
+          ValueError: a wrong vector, or wrong lanes.
           RuntimeError: called twice with another vector or another U1.
         """
         plan = self._plan
@@ -136,14 +141,14 @@ class SiteSum:
         self._check_included(included)
         for peer in included:
             self._held[peer] = self._open_sealed(peer, decode(shares[peer], ShareMessage, sender=peer))
-        masked = self._to_ring(vector)
+        masked = Words.of(plan, vector, lanes)
         pairs = [
             (self._pair_seeds[peer], 1 if self._site > peer else -1)
             for peer in included
             if peer != self._site
         ]
-        apply_masks(masked, [(self._secrets.mask_seed, 1), *pairs])
-        upload = masked.tobytes()
+        masked.apply_masks([(self._secrets.mask_seed, 1), *pairs])
+        upload = masked.to_bytes()
         if self._masked is not None and self._masked != upload:
             raise RuntimeError(f"the sum {plan.purpose} was masked before with other input")
         self._included, self._masked = included, upload
@@ -223,16 +228,6 @@ class SiteSum:
         ):
             raise _bad_share(peer)
         return mask_share, key_share
-
-    def _to_ring(self, vector: NDArray[np.int64]) -> Ring:
-        plan = self._plan
-        if vector.dtype != np.int64 or vector.shape != (plan.length,):
-            raise ValueError("the vector must be int64 of the plan's length")
-        room = (2 ** (plan.ring_bits - 1) - 1) // len(plan.cohort)
-        if len(vector) and max(int(vector.max()), -int(vector.min())) > room:
-            raise ValueError("a value is so large that the sum could leave the ring")
-        ring: Ring = vector.view(np.uint64).astype(RING_DTYPES[plan.ring_bits])
-        return ring
 
 
 def _bad_share(peer: str) -> ProtocolError:

@@ -357,7 +357,8 @@ class Aggregation(Section):
     quorum: float = Field(default=0.7, gt=0.0, le=1.0)
     min_sites: Count = 3
     colluders: int = Field(default=1, ge=0)
-    ring_bits: Literal[32, 64] = 32
+    ring_bits: Literal[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32, 64] = 32
+    sent_share: Share = 1.0
     robust: Literal["none", "plausibility", "groups", "median"] = "none"
 
     @model_validator(mode="after")
@@ -365,6 +366,19 @@ class Aggregation(Section):
         if self.mode == "masks" and self.min_sites < 3:
             raise ValueError("min_sites must be at least 3 under masks: a sum of two tells each the other's")
         return self
+
+    @model_validator(mode="after")
+    def _a_share_is_sent_compressed(self) -> Self:
+        if self.sent_share == 0.0:
+            raise ValueError("sent_share must be above 0: an update of no parameters trains nothing")
+        if self.sent_share < 1.0 and not self.compresses:
+            raise ValueError("sent_share goes with compressed updates: set ring_bits to 4 to 16")
+        return self
+
+    @property
+    def compresses(self) -> bool:
+        """Whether updates are rounded to a ring in which sums wrap."""
+        return self.ring_bits < 32
 
 
 class Evaluation(Section):

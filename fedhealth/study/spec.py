@@ -119,6 +119,29 @@ class Study(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _compression_fits(self) -> Self:
+        aggregation, training = self.aggregation, self.training
+        if aggregation.compresses and self.model.kind in ("gbm", "cox"):
+            raise ValueError(
+                f"model.kind {self.model.kind} grows by exact sums: remove aggregation.ring_bits"
+            )
+        if aggregation.compresses and training.initial.freeze:
+            raise ValueError(
+                "training.initial.freeze needs aggregation.ring_bits 32: rounding moves every parameter"
+            )
+        if aggregation.sent_share == 1.0:
+            return self
+        if self.privacy.mode != "none":
+            raise ValueError(
+                "aggregation.sent_share needs privacy.mode none: what is sent later is not noised"
+            )
+        if training.search.lr or training.algorithm == "scaffold":
+            raise ValueError(
+                "aggregation.sent_share goes with neither training.search nor scaffold: sites remember what they owe"
+            )
+        return self
+
     @property
     def outcome_name(self) -> str:
         """Key of the study's first outcome."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulator.sums import make_plan, make_sites, make_vectors, run_sum
+from simulator.sums import make_lanes, make_plan, make_sites, make_vectors, run_sum
 
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.plan import threshold_for
@@ -26,25 +26,29 @@ def dropouts(draw, most):
 @settings(max_examples=60, deadline=None)
 @given(
     case=dropouts(lambda n: st.integers(0, n - threshold_for(n))),
-    ring_bits=st.sampled_from([32, 64]),
+    ring_bits=st.sampled_from([*range(4, 17), 32, 64]),
+    lanes=st.integers(0, 3),
     seed=st.integers(0, 2**32 - 1),
     shuffle=st.randoms(use_true_random=False),
 )
-def test_the_sum_is_exact_for_every_dropout_set_and_order(case, ring_bits, seed, shuffle):
+def test_the_sum_is_exact_for_every_dropout_set_and_order(case, ring_bits, lanes, seed, shuffle):
     count, silent = case
-    plan = make_plan(count, ring_bits=ring_bits, length=17)
-    vectors = make_vectors(plan, seed)
+    plan = make_plan(count, ring_bits=ring_bits, length=17, lanes=lanes)
+    vectors, exact = make_vectors(plan, seed), make_lanes(plan, seed)
 
     def any_order(among):
         among = sorted(among)
         shuffle.shuffle(among)
         return among
 
-    opened = run_sum(plan, make_sites(plan, seed), vectors, silent=silent, order=any_order)
+    sites = make_sites(plan, seed)
+    opened = run_sum(plan, sites, vectors, lanes=exact, silent=silent, order=any_order)
     gone = silent["share"] | silent["masked"]
     assert opened.survivors == tuple(site for site in plan.cohort if site not in gone)
+    half = 1 << (ring_bits - 1)
     expected = sum(vectors[site].astype(object) for site in opened.survivors)
-    assert (opened.vector == expected).all()
+    assert (opened.vector == (expected + half) % (2 * half) - half).all()
+    assert (opened.lanes == sum(exact[site].astype(object) for site in opened.survivors)).all()
     assert opened.blamed == {}
 
 
@@ -58,9 +62,9 @@ def test_one_dropout_more_opens_nothing(case, seed):
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32 - 1), value=st.integers(-(2**31) // 3, 2**31 // 3))
-def test_an_upload_looks_uniform_whatever_the_vector(seed, value):
-    plan = make_plan(3, length=4096)
+@given(seed=st.integers(0, 2**32 - 1), value=st.integers(0, 15), ring_bits=st.sampled_from([4, 6, 9, 32]))
+def test_an_upload_looks_uniform_whatever_the_vector(seed, value, ring_bits):
+    plan = make_plan(3, length=2**17 // ring_bits, ring_bits=ring_bits)
     sites = make_sites(plan, seed)
     shares = {name: site.share() for name, site in sites.items()}
     upload = sites["site-01"].mask(shares, np.full(plan.length, value, dtype=np.int64))

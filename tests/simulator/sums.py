@@ -55,12 +55,21 @@ def make_sites(plan, seed=0):
 
 
 def make_vectors(plan, seed=0):
+    """Any vectors that a plan lets through: residues in a ring that wraps, else what fits the sum."""
     generator = np.random.default_rng(seed)
     room = (2 ** (plan.ring_bits - 1) - 1) // len(plan.cohort)
-    return {name: generator.integers(-room, room, plan.length, endpoint=True) for name in plan.cohort}
+    low, high = (0, 2**plan.ring_bits - 1) if plan.wraps else (-room, room)
+    return {name: generator.integers(low, high, plan.length, endpoint=True) for name in plan.cohort}
 
 
-def run_sum(plan, sites, vectors, *, silent=None, order=sorted, forge=None):
+def make_lanes(plan, seed=0):
+    """Any lanes whose sum fits."""
+    generator = np.random.default_rng(seed + 1)
+    room = (2**63 - 1) // len(plan.cohort)
+    return {name: generator.integers(-room, room, plan.lanes, endpoint=True) for name in plan.cohort}
+
+
+def run_sum(plan, sites, vectors, *, lanes=None, silent=None, order=sorted, forge=None):
     """From R1 to R4. ``silent`` names, by phase, the sites that vanish before they answer it.
 
     ``forge`` gets (phase, site, payload) and returns what the coordinator receives instead.
@@ -75,7 +84,8 @@ def run_sum(plan, sites, vectors, *, silent=None, order=sorted, forge=None):
     shares = answers("share", plan.cohort, lambda site: sites[site].share())
     included = coordinator.receive_shares(shares)
     shown = {site: shares[site] for site in included}
-    uploads = answers("masked", included, lambda site: sites[site].mask(shown, vectors[site]))
+    exact = lanes or make_lanes(plan)
+    uploads = answers("masked", included, lambda site: sites[site].mask(shown, vectors[site], exact[site]))
     for site, upload in uploads.items():
         coordinator.receive_masked(site, upload)
     survivors = coordinator.propose()

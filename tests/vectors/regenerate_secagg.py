@@ -12,9 +12,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from simulator.sums import key_of, make_plan, make_sites, make_vectors, run_sum, secrets_of
+from simulator.sums import key_of, make_lanes, make_plan, make_sites, make_vectors, run_sum, secrets_of
 
-from fedhealth.secagg.prg import RING_DTYPES, apply_mask, commit, derive
+from fedhealth.secagg.prg import apply_mask, commit, derive, ring_dtype
 from fedhealth.secagg.shamir import split
 
 PATH = Path(__file__).with_name("secagg.json")
@@ -26,8 +26,8 @@ def vectors():
     sites, values = make_sites(plan), make_vectors(plan)
     shares = {name: site.share() for name, site in sites.items()}
     masks = {}
-    for bits, dtype in RING_DTYPES.items():
-        mask = np.zeros(8, dtype=dtype)
+    for bits in (6, 16, 32, 64):
+        mask = np.zeros(8, dtype=ring_dtype(bits))
         apply_mask(mask, key_of("mask"), sign=1)
         masks[str(bits)] = mask.tobytes().hex()
     return {
@@ -46,6 +46,23 @@ def vectors():
         "uploads": {name: site.mask(shares, values[name]).hex() for name, site in sites.items()},
         "sum": run_sum(plan, make_sites(plan), values).vector.tolist(),
         "secrets": {name: secrets_of(name).to_bytes().hex() for name in plan.cohort},
+        "small_ring": _small_ring(),
+    }
+
+
+def _small_ring():
+    """A sum of residues modulo 2^6 with two exact lanes beside them."""
+    plan = make_plan(3, length=9, ring_bits=6, lanes=2)
+    sites, values, lanes = make_sites(plan), make_vectors(plan), make_lanes(plan)
+    shares = {name: site.share() for name, site in sites.items()}
+    opened = run_sum(plan, make_sites(plan), values, lanes=lanes)
+    return {
+        "plan": {"bytes": plan.to_bytes().hex(), "digest": plan.digest},
+        "vectors": {name: vector.tolist() for name, vector in values.items()},
+        "lanes": {name: each.tolist() for name, each in lanes.items()},
+        "uploads": {name: site.mask(shares, values[name], lanes[name]).hex() for name, site in sites.items()},
+        "sum": opened.vector.tolist(),
+        "lanes_sum": opened.lanes.tolist(),
     }
 
 

@@ -42,6 +42,7 @@ PLAN = {
     "ring_bits": 32,
     "length": 6,
     "colluders": 1,
+    "lanes": 0,
     "counter": 9,
 }
 SITE = "site-b"
@@ -61,7 +62,7 @@ def main() -> None:
         "commit": {"label": "mask seed", "value": SEED.hex(), "digest": commit("mask seed", digest, SEED)},
         "mask": [
             {"seed": SEED.hex(), "ring_bits": bits, "words": words(SEED, bits=bits, count=6)}
-            for bits in (32, 64)
+            for bits in (8, 16, 32, 64)
         ],
         "shamir": _shamir(threshold=3, holders=5),
         "plan": {"fields": PLAN, "canonical": canonical.decode(), "digest": digest},

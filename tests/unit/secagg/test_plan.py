@@ -3,7 +3,7 @@ from pydantic import ValidationError
 from simulator.sums import make_plan, names
 
 from fedhealth.errors import ProtocolError
-from fedhealth.secagg.plan import MAX_LENGTH, SumPlan, threshold_for
+from fedhealth.secagg.plan import MAX_LANES, MAX_LENGTH, SumPlan, threshold_for
 
 
 @pytest.mark.parametrize(("sites", "threshold"), [(3, 3), (4, 3), (15, 11), (40, 27)])
@@ -33,7 +33,11 @@ def test_a_plan_survives_the_way_over_the_exchange():
         {"threshold": 5},
         {"min_survivors": 3},
         {"min_survivors": 6},
+        {"ring_bits": 3},
+        {"ring_bits": 17},
         {"ring_bits": 31},
+        {"lanes": -1},
+        {"lanes": MAX_LANES + 1},
         {"length": 0},
         {"length": MAX_LENGTH + 1},
         {"counter": -1},
@@ -50,12 +54,18 @@ def test_an_unsafe_plan_is_refused(changes):
         make_plan(5, **changes)
 
 
-@pytest.mark.parametrize("field", ["run", "round", "purpose", "step", "attempt", "counter", "length"])
+@pytest.mark.parametrize(
+    "field", ["run", "round", "purpose", "step", "attempt", "counter", "length", "lanes"]
+)
 def test_every_field_is_bound_by_the_digest(field):
     plan = make_plan(5)
     value = getattr(plan, field)
     other = make_plan(5, **{field: value + 1 if isinstance(value, int) else value + "x"})
     assert other.digest != plan.digest
+
+
+def test_the_ring_is_bound_by_the_digest():
+    assert len({make_plan(5, ring_bits=bits).digest for bits in (4, 6, 8, 16, 32, 64)}) == 6
 
 
 @pytest.mark.parametrize(

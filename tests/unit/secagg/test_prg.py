@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedhealth.secagg.prg import RING_DTYPES, apply_mask, apply_masks, commit, derive
+from fedhealth.secagg.prg import apply_mask, apply_masks, commit, derive, ring_dtype
 
 PACKAGE = Path(__file__).parents[3] / "fedhealth"
 SEED = bytes(range(32))
 
 
 @pytest.mark.parametrize("length", [1, 1000, 100_003])
-@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("bits", [4, 8, 9, 16, 32, 64])
 def test_a_mask_is_aes_256_ctr_from_counter_zero_in_little_endian_words(bits, length):
-    dtype = RING_DTYPES[bits]
+    dtype = ring_dtype(bits)
     vector = np.zeros(length, dtype=dtype)
     apply_mask(vector, SEED, sign=1)
     cipher = Cipher(algorithms.AES(derive(SEED, "vector")), modes.CTR(bytes(16))).encryptor()
@@ -46,6 +46,20 @@ def test_a_longer_vector_begins_with_the_same_mask():
     apply_mask(short, SEED, sign=1)
     apply_mask(long, SEED, sign=1)
     assert (long[:5] == short).all()
+
+
+def test_lanes_have_masks_of_their_own():
+    vector, lanes = np.zeros(1000, dtype=np.uint64), np.zeros(1000, dtype=np.uint64)
+    apply_masks(vector, [(SEED, 1)])
+    apply_masks(lanes, [(SEED, 1)], use="lanes")
+    assert (vector != lanes).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "size"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (32, 4), (33, 8), (64, 8)]
+)
+def test_a_ring_has_the_smallest_word_that_holds_it(bits, size):
+    assert ring_dtype(bits).itemsize == size
 
 
 def test_labels_are_joined_unambiguously():
@@ -96,7 +110,7 @@ def test_the_search_finds_every_way_to_another_generator(source):
     assert generators_in(source)
 
 
-@pytest.mark.parametrize("package", ["secagg", "identity", "privacy"])
+@pytest.mark.parametrize("package", ["secagg", "identity", "privacy", "compression"])
 def test_no_module_near_a_key_or_a_mask_reaches_another_generator(package):
     paths = sorted((PACKAGE / package).rglob("*.py"))
     assert len(paths) > 1

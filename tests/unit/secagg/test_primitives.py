@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from simulator.sums import make_sites
 
 from fedhealth.secagg.plan import SumPlan
-from fedhealth.secagg.prg import RING_DTYPES, apply_mask, commit, derive
+from fedhealth.secagg.prg import apply_mask, commit, derive, ring_dtype
 from fedhealth.secagg.shamir import rebuild, split
 from fedhealth.secagg.site import SiteSum, SumSecrets
 
@@ -35,7 +35,7 @@ def test_keys_are_derived_as_written_down(known):
 
 @pytest.mark.parametrize("known", VECTORS["mask"], ids=lambda known: str(known["ring_bits"]))
 def test_a_mask_has_the_words_written_down(known):
-    vector = np.zeros(len(known["words"]), dtype=RING_DTYPES[known["ring_bits"]])
+    vector = np.zeros(len(known["words"]), dtype=ring_dtype(known["ring_bits"]))
     apply_mask(vector, unhex(known["seed"]), sign=1)
     assert vector.tolist() == known["words"]
 

@@ -26,3 +26,11 @@ def test_the_known_answer_is_computed_again(computed, part):
 
 def test_the_known_sum_is_the_sum_of_the_known_vectors():
     assert np.array(list(KNOWN["vectors"].values())).sum(axis=0).tolist() == KNOWN["sum"]
+
+
+def test_the_known_sum_in_a_small_ring_is_that_of_the_known_vectors_modulo_the_ring():
+    known = KNOWN["small_ring"]
+    total = np.array(list(known["vectors"].values())).sum(axis=0)
+    assert ((total + 32) % 64 - 32).tolist() == known["sum"]
+    assert np.array(list(known["lanes"].values())).sum(axis=0).tolist() == known["lanes_sum"]
+    assert {len(bytes.fromhex(upload)) for upload in known["uploads"].values()} == {7 + 2 * 8}

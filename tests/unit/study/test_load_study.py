@@ -100,6 +100,8 @@ def test_a_readmission_is_followed_as_long_as_its_label_reaches(tmp_path: Path) 
         ({"training": {"rounds": 2.5}}, "training.rounds", "change training.rounds"),
         ({"training": {"local": {"steps": 2, "epochs": 1}}}, "training.local", "change training.local"),
         ({"aggregation": {"min_sites": 2}}, "aggregation", "change aggregation"),
+        ({"aggregation": {"ring_bits": 3}}, "aggregation.ring_bits", "4, 5"),
+        ({"aggregation": {"ring_bits": 17}}, "aggregation.ring_bits", "4, 5"),
         (
             {"outcomes": {"r": {"kind": "readmission", "within_day": 3}}},
             "outcomes.r.within_day",
@@ -201,6 +203,41 @@ def test_what_is_known_by_the_prediction_is_not_predicted(
             "l2_clip_norm promises",
         ),
         ({"features": {"preset": None, "window_h": [-24, 0]}}, "window_h belongs to the preset"),
+        ({"aggregation": {"sent_share": 0.5}}, "set ring_bits to 4 to 16"),
+        ({"aggregation": {"ring_bits": 6, "sent_share": 0.0}}, "above 0"),
+        (
+            {"aggregation": {"ring_bits": 6, "sent_share": 0.5}, "privacy": {}},
+            "sent_share needs privacy.mode none",
+        ),
+        (
+            {
+                "aggregation": {"ring_bits": 6, "sent_share": 0.5},
+                "training": {"search": {"lr": [0.1, 0.2]}},
+            },
+            "neither training.search nor scaffold",
+        ),
+        (
+            {
+                "aggregation": {"ring_bits": 6, "sent_share": 0.5},
+                "training": {"algorithm": "scaffold", "local": {"steps": 5}},
+            },
+            "neither training.search nor scaffold",
+        ),
+        (
+            {
+                "aggregation": {"ring_bits": 8},
+                "training": {"initial": {"model": "a/1", "digest": "ab" * 32, "freeze": ["layers.0.*"]}},
+            },
+            "freeze needs aggregation.ring_bits 32",
+        ),
+        (
+            {
+                "aggregation": {"ring_bits": 8},
+                "model": {"kind": "gbm"},
+                "outcomes": {"d": {"kind": "death", "within_days": 30}},
+            },
+            "remove aggregation.ring_bits",
+        ),
     ],
 )
 def test_sections_that_do_not_fit_one_another_are_one_line(
@@ -246,6 +283,7 @@ def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None
         ({"privacy": {"linkage_factor": 2}}, "privacy.linkage_factor"),
         ({"aggregation": {"mode": "plain"}}, "aggregation.mode"),
         ({"aggregation": {"robust": "median"}}, "aggregation.robust"),
+        ({"aggregation": {"ring_bits": 64}}, "aggregation.ring_bits"),
         ({"evaluation": {"min_cell": 20}}, "evaluation.min_cell"),
         ({"erasure": "keep"}, "erasure"),
         ({"release": {"reviewers": 7}}, "release"),
@@ -260,6 +298,16 @@ def test_what_is_not_built_is_refused_by_its_key(tmp_path: Path, sections: dict[
     study = Study.model_validate_json(json.dumps({**SMALLEST, **sections}))
     with pytest.raises(ConfigError, match="not built"):
         Study.from_canonical(study.canonical())
+
+
+@pytest.mark.parametrize(
+    "aggregation", [{"ring_bits": 4}, {"ring_bits": 16}, {"ring_bits": 6, "sent_share": 0.25}]
+)
+def test_a_study_may_compress_its_updates(tmp_path: Path, aggregation: dict[str, Any]) -> None:
+    open_data = {"mode": "none", "legal_basis": "public data"}
+    study = load_study(written(tmp_path, aggregation=aggregation, privacy=open_data))
+    assert study.aggregation.compresses
+    assert study.aggregation.model_dump().items() >= aggregation.items()
 
 
 def test_every_key_in_the_table_of_what_is_built_exists() -> None:

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulator.sums import make_lanes, make_plan, make_site, make_sites, make_vectors
+
+from fedhealth.secagg.words import Words
+
+SMALL = (*range(4, 17),)
+NO_LANES = np.zeros(0, dtype=np.int64)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    ring_bits=st.sampled_from([*SMALL, 32, 64]),
+    length=st.integers(1, 70),
+    lanes=st.integers(0, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_words_come_back_from_the_wire_in_as_few_bytes_as_they_need(ring_bits, length, lanes, seed):
+    plan = make_plan(3, ring_bits=ring_bits, length=length, lanes=lanes)
+    vector, exact = make_vectors(plan, seed)["site-01"], make_lanes(plan, seed)["site-01"]
+    words = Words.of(plan, vector, exact)
+    data = words.to_bytes()
+    assert len(data) == -(-ring_bits * length // 8) + 8 * lanes
+    again = Words.from_bytes(plan, data)
+    assert (again.vector == words.vector).all()
+    assert again.vector.dtype == words.vector.dtype
+    assert (again.signed_lanes() == exact).all()
+    assert again.to_bytes() == data
+
+
+def test_small_words_are_packed_lowest_bits_first():
+    plan = make_plan(3, ring_bits=6, length=5)
+    data = Words.of(plan, np.array([1, 2, 3, 63, 32]), NO_LANES).to_bytes()
+    bits = sum(value << (6 * place) for place, value in enumerate([1, 2, 3, 63, 32]))
+    assert data == bits.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("ring_bits", [4, 7, 8, 12, 16])
+def test_a_signed_entry_is_the_residue_next_to_zero(ring_bits):
+    half = 1 << (ring_bits - 1)
+    plan = make_plan(3, ring_bits=ring_bits, length=5)
+    words = Words.of(plan, np.array([0, 1, half - 1, half, 2 * half - 1]), NO_LANES)
+    assert words.signed_vector().tolist() == [0, 1, half - 1, -half, -1]
+    words.add(words.copy())
+    assert words.signed_vector().tolist() == [0, 2, -2, 0, -2]
+
+
+@pytest.mark.parametrize("ring_bits", [4, 6, 8, 9, 16])
+@pytest.mark.parametrize("beyond", [lambda bits: -1, lambda bits: 1 << bits, lambda bits: 2**40])
+def test_what_is_no_residue_is_refused_in_a_small_ring(ring_bits, beyond):
+    plan = make_plan(3, ring_bits=ring_bits)
+    shares = {name: site.share() for name, site in make_sites(plan).items()}
+    vector = np.zeros(plan.length, dtype=np.int64)
+    vector[7] = beyond(ring_bits)
+    with pytest.raises(ValueError, match="no residue"):
+        make_site(plan, "site-01").mask(shares, vector)
+
+
+@pytest.mark.parametrize(
+    "lanes", [NO_LANES, np.zeros(3, dtype=np.int64), np.zeros(2), np.array([0, (2**63 - 1) // 3 + 1])]
+)
+def test_lanes_that_do_not_fit_are_refused(lanes):
+    plan = make_plan(3, ring_bits=6, lanes=2)
+    vector = np.zeros(plan.length, dtype=np.int64)
+    with pytest.raises(ValueError, match=r"lanes must be|leave the ring"):
+        Words.of(plan, vector, lanes)
+
+
+@pytest.mark.parametrize("ring_bits", [6, 12, 32])
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b""])
+def test_bytes_of_another_size_are_refused(ring_bits, change):
+    plan = make_plan(3, ring_bits=ring_bits, lanes=1)
+    data = Words.zeros(plan).to_bytes()
+    with pytest.raises(ValueError, match="wrong size"):
+        Words.from_bytes(plan, change(data))
+
+
+def test_the_lanes_mask_is_not_the_vectors():
+    plan = make_plan(3, ring_bits=64, length=4, lanes=4)
+    sites = make_sites(plan)
+    shares = {name: site.share() for name, site in sites.items()}
+    zeros = np.zeros(4, dtype=np.int64)
+    upload = np.frombuffer(sites["site-01"].mask(shares, zeros, zeros), dtype="<u8")
+    assert (upload[:4] != upload[4:]).all()
