@@ -29,6 +29,7 @@ from fedhealth.rounds.objects import (
 from fedhealth.secagg.coordinator import CoordinatorSum, OpenedSum
 from fedhealth.secagg.messages import AgreeMessage, encode
 from fedhealth.secagg.plan import SumPlan
+from fedhealth.secagg.tags import is_tagged
 from fedhealth.study.spec import Study
 
 
@@ -75,17 +76,28 @@ def published(
     return result.with_survivors(name, opened.survivors)
 
 
-def replay_round(board: Board, manifest: Manifest, shape: RoundShape, *, account: RunAccount) -> Aggregate:
+def replay_round(
+    board: Board, manifest: Manifest, shape: RoundShape, *, account: RunAccount, tag_key: bytes | None
+) -> Aggregate:
     """The aggregate of a round, from its sums as they lie on the exchange.
+
+    Args:
+      board: the exchange.
+      manifest: of the round.
+      shape: of the round.
+      account: of the run.
+      tag_key: that of the sites; None for whoever does not have it, and then cannot tell whether masks were right.
 
     Raises:
       MissingObjectError: an object that the coordinator lists is not there.
-      ProtocolError: lists, agreements and openings do not give a sum.
+      ProtocolError: lists, agreements and openings do not give a sum, or its tag is not that of the sites' vectors.
     """
     parts = []
     for name in manifest.purposes:
         plan = read_plan(board, account.coordinator, manifest, name)
         opened = replay_sum(board, plan, coordinator=account.coordinator)
+        if tag_key is not None:
+            _check_tag(plan, opened, tag_key)
         parts.append(published(shape, name, plan, opened, account=account))
     return merge(parts)
 
@@ -139,6 +151,17 @@ def replay_sum(board: Board, plan: SumPlan, *, coordinator: str) -> OpenedSum:
             "report the coordinator to the consortium",
         )
     return machine.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
+
+
+def _check_tag(plan: SumPlan, opened: OpenedSum, tag_key: bytes) -> None:
+    """Of an exact sum: that it is the sum of what the survivors masked."""
+    survivors = opened.survivors
+    if plan.wraps or is_tagged(opened.vector, opened.tag, key=tag_key, plan=plan, survivors=survivors):
+        return
+    raise ProtocolError(
+        f"the sum {plan.purpose} of round {plan.round} is not that of the sites' vectors: one was under a wrong mask",
+        "leave sites out one by one in new runs until it holds; nothing of any site was shown",
+    )
 
 
 def _verdict(board: Board, manifest: Manifest, site: str) -> str:

@@ -92,6 +92,7 @@ class SiteNode:
     coordinator: str
     secrets: SiteSecrets
     pair_keys: dict[str, bytes] = field(repr=False)
+    tag_key: bytes = field(repr=False)
     timeouts: Timeouts
     clock: Callable[[], float] = time.time
     _runs: dict[str, SiteRun] = field(default_factory=dict)
@@ -109,6 +110,7 @@ class SiteNode:
             coordinator=self.coordinator,
             witness=Witness(board.exchange, board.keys, board.roster, folder=self.folder.journal),
             timeouts=self.timeouts,
+            tag_key=self.tag_key,
             account_of=lambda run: RunAccount(
                 board, self.coordinator, run, self._study_of(self._manifest(run, PREPROCESSING_ROUND))
             ),
@@ -451,6 +453,7 @@ class SiteNode:
             site=self.name,
             coordinator=self.coordinator,
             pair_keys={peer: self.pair_keys[peer] for peer in plan.cohort if peer != self.name},
+            tag_key=self.tag_key,
             timeouts=self.timeouts,
         )
         return take_part(context, plan, vector_of=answered.vector)

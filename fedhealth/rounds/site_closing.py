@@ -38,6 +38,7 @@ class RoundClosing:
       coordinator: its name.
       witness: this site's memory of the log.
       timeouts: how long it waits.
+      tag_key: that of the sites.
       account_of: what may be told of a run.
       shape_of: what everybody knows of a round before its sums.
     """
@@ -46,6 +47,7 @@ class RoundClosing:
     coordinator: str
     witness: Witness
     timeouts: Timeouts
+    tag_key: bytes = field(repr=False)
     account_of: Callable[[str], RunAccount]
     shape_of: Callable[[Manifest], RoundShape]
     _accepted: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -99,7 +101,9 @@ class RoundClosing:
             self._replay(manifest, digest, account)
 
     def _replay(self, manifest: Manifest, digest: str, account: RunAccount) -> None:
-        own = replay_round(self.board, manifest, self.shape_of(manifest), account=account)
+        own = replay_round(
+            self.board, manifest, self.shape_of(manifest), account=account, tag_key=self.tag_key
+        )
         computed = sha256(own.to_bytes()).hexdigest()
         self.board.post(
             site_key(manifest.run, manifest.round, self._name, "verdict"),

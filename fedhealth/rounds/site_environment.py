@@ -19,6 +19,7 @@ from fedhealth.config import Timeouts
 from fedhealth.exchange import Board, open_exchange
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets, load_or_encapsulate, pair_keys
 from fedhealth.identity.key_files import PASSPHRASE
+from fedhealth.identity.tag_key import holder, load_or_draw, open_sealed, seal_for_all
 from fedhealth.rounds.environment import required, timeouts_from
 from fedhealth.rounds.pinned_roster import read_roster
 from fedhealth.rounds.site import SiteNode
@@ -37,7 +38,7 @@ def join(
     timeouts: Timeouts,
     passphrase: str | None = None,
 ) -> SiteNode:
-    """Join the exchange as a site: post the KEM ciphertexts of this roster (E0) and agree on all pair keys.
+    """Join the exchange as a site: post the KEM ciphertexts of this roster (E0), agree on all pair keys and on the tag key.
 
     Raises:
       TransportError: an earlier site has not posted its ciphertexts in time.
@@ -48,13 +49,15 @@ def join(
     board.post(_kem_key(roster, keys.name), kind="kem", payload=own.payload)
     earlier = [site for site in roster.sites if site < keys.name]
     payloads = {site: _read_kem(board, site, timeouts) for site in earlier}
+    pairs = pair_keys(keys, roster, own, payloads)
     return SiteNode(
         name=keys.name,
         folder=folder,
         board=board,
         coordinator=roster.coordinator,
         secrets=secrets,
-        pair_keys=dict(pair_keys(keys, roster, own, payloads)),
+        pair_keys=pairs,
+        tag_key=_tag_key(board, folder.keys, pairs, timeouts, passphrase),
         timeouts=timeouts,
     )
 
@@ -123,6 +126,21 @@ def _read_kem(board: Board, site: str, timeouts: Timeouts) -> bytes:
     key = _kem_key(board.roster, site)
     board.wait(key, timeout_s=KEM_TIMEOUT_S, poll_s=timeouts.poll_s)
     return board.read(key, kind="kem", sender=site, role="site").payload
+
+
+def _tag_key(
+    board: Board, folder: Path, pairs: Mapping[str, bytes], timeouts: Timeouts, passphrase: str | None
+) -> bytes:
+    """The key that all sites share: drawn and posted by the first of them, read by the others."""
+    roster, name, first = board.roster, board.keys.name, holder(board.roster)
+    path = f"epochs/{roster.digest}/tag/{first}"
+    if name == first:
+        key = load_or_draw(folder, roster, passphrase=passphrase)
+        board.post(path, kind="tag", payload=seal_for_all(key, roster, pairs))
+        return key
+    board.wait(path, timeout_s=KEM_TIMEOUT_S, poll_s=timeouts.poll_s)
+    payload = board.read(path, kind="tag", sender=first, role="site").payload
+    return open_sealed(payload, roster, site=name, pair_key=pairs[first])
 
 
 def _kem_key(roster: Roster, site: str) -> str:

@@ -24,13 +24,14 @@ VectorOf = Callable[[SumPlan], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteSumContext:
-    """What a site needs for any sum: its board, journal, pair keys and patience."""
+    """What a site needs for any sum: its board, journal, keys and patience."""
 
     board: Board
     journal: SiteJournal
     site: str
     coordinator: str
     pair_keys: Mapping[str, bytes]
+    tag_key: bytes
     timeouts: Timeouts
 
 
@@ -57,7 +58,11 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
         secrets=lambda: SumSecrets.draw().to_bytes(),
     )
     machine = SiteSum(
-        plan, site=context.site, pair_keys=context.pair_keys, secrets=SumSecrets.from_bytes(secrets)
+        plan,
+        site=context.site,
+        pair_keys=context.pair_keys,
+        tag_key=context.tag_key,
+        secrets=SumSecrets.from_bytes(secrets),
     )
     _post_share(context, plan, machine.share())  # R1
     vector = vector_of(plan)

@@ -18,10 +18,14 @@ from fedhealth.secagg.words import Words
 
 @dataclass(frozen=True, slots=True)
 class OpenedSum:
-    """The sum over the survivors: int64, signed, of the plan's length; modulo the ring where it is a small one."""
+    """The sum over the survivors: int64, signed, of the plan's length; modulo the ring where it is a small one.
+
+    ``tag`` is of an exact sum: whoever has the sites' tag key can tell by it that the vector is right.
+    """
 
     vector: NDArray[np.int64]
     lanes: NDArray[np.int64]
+    tag: NDArray[np.int64]
     survivors: tuple[str, ...]
     blamed: Mapping[str, str]
 
@@ -116,9 +120,11 @@ class CoordinatorSum:
             total.apply_masks(
                 [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors]
             )
+        lanes = total.signed_lanes()
         return OpenedSum(
             vector=total.signed_vector(),
-            lanes=total.signed_lanes(),
+            lanes=lanes[: self.plan.lanes],
+            tag=lanes[self.plan.lanes :],
             survivors=survivors,
             blamed=dict(self.blamed),
         )

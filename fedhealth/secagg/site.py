@@ -15,6 +15,7 @@ from fedhealth.secagg.messages import AgreeMessage, OpenMessage, ShareMessage, d
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.secagg.prg import SEED_BYTES, commit, derive
 from fedhealth.secagg.shamir import SHARE_BYTES, split
+from fedhealth.secagg.tags import tag_lanes
 from fedhealth.secagg.words import Words
 
 _NO_LANES = np.zeros(0, dtype=np.int64)
@@ -62,6 +63,7 @@ class SiteSum:
       plan: the plan, already judged by the site's policy.
       site: this site, a member of the cohort.
       pair_keys: K_ij by peer, 32 bytes each, for every other member of the cohort.
+      tag_key: 32 bytes that the sites share and the coordinator does not have.
       secrets: drawn for this plan and journaled before `share` is sent.
 
     Raises:
@@ -69,13 +71,19 @@ class SiteSum:
     """
 
     def __init__(
-        self, plan: SumPlan, *, site: str, pair_keys: Mapping[str, bytes], secrets: SumSecrets
+        self,
+        plan: SumPlan,
+        *,
+        site: str,
+        pair_keys: Mapping[str, bytes],
+        tag_key: bytes,
+        secrets: SumSecrets,
     ) -> None:
         peers = tuple(peer for peer in plan.cohort if peer != site)
         if site not in plan.cohort or set(peers) != set(pair_keys):
             raise ValueError("a site needs one pair key for each other member of the cohort, and no more")
         self._plan, self._site, self._peers, self._secrets = plan, site, peers, secrets
-        self._pair_keys = dict(pair_keys)
+        self._pair_keys, self._tag_key = dict(pair_keys), tag_key
         self._pair_seeds = {peer: derive(key, "mask", plan.digest) for peer, key in pair_keys.items()}
         count, threshold = len(plan.cohort), plan.threshold
         self._mask_shares = split(
@@ -141,7 +149,7 @@ class SiteSum:
         self._check_included(included)
         for peer in included:
             self._held[peer] = self._open_sealed(peer, decode(shares[peer], ShareMessage, sender=peer))
-        masked = Words.of(plan, vector, lanes)
+        masked = Words.of(plan, vector, self._with_tag(vector, lanes))
         pairs = [
             (self._pair_seeds[peer], 1 if self._site > peer else -1)
             for peer in included
@@ -196,6 +204,13 @@ class SiteSum:
                 key_shares={peer: self._held[peer][1] for peer in self._included if peer not in survivors},
             )
         )
+
+    def _with_tag(self, vector: NDArray[np.int64], lanes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The lanes and, of an exact sum, its tag's."""
+        plan = self._plan
+        if plan.wraps or vector.dtype != np.int64 or lanes.shape != (plan.lanes,):
+            return lanes
+        return np.append(lanes, tag_lanes(vector, key=self._tag_key, plan=plan, site=self._site))
 
     def _check_included(self, included: tuple[str, ...]) -> None:
         if not set(included) <= set(self._plan.cohort) or self._site not in included:

@@ -29,7 +29,7 @@ class Words:
     def zeros(cls, plan: SumPlan) -> Self:
         """The empty sum of a plan."""
         vector = np.zeros(plan.length, dtype=ring_dtype(plan.ring_bits))
-        return cls(plan.ring_bits, vector, np.zeros(plan.lanes, dtype=LANE_DTYPE))
+        return cls(plan.ring_bits, vector, np.zeros(plan.all_lanes, dtype=LANE_DTYPE))
 
     @classmethod
     def of(cls, plan: SumPlan, vector: NDArray[np.int64], lanes: NDArray[np.int64]) -> Self:
@@ -39,15 +39,15 @@ class Words:
           plan: of the sum.
           vector: int64 of the plan's length. In a ring of 32 or 64 bits its sum over the cohort must fit; in a smaller
             one sums wrap on purpose, and entries are residues already, in [0, 2^m).
-          lanes: int64, as many as the plan has; their sum over the cohort must fit 64 bits.
+          lanes: int64, as many as are summed under the plan; their sum over the cohort must fit 64 bits.
 
         Raises:
           ValueError: a wrong type or length, or a value out of range.
         """
         if vector.dtype != np.int64 or vector.shape != (plan.length,):
             raise ValueError("the vector must be int64 of the plan's length")
-        if lanes.dtype != np.int64 or lanes.shape != (plan.lanes,):
-            raise ValueError("the lanes must be int64, as many as the plan has")
+        if lanes.dtype != np.int64 or lanes.shape != (plan.all_lanes,):
+            raise ValueError("the lanes must be int64, as many as are summed")
         _check_room(lanes, bits=64, sites=len(plan.cohort))
         if plan.wraps:
             _check_residues(vector, bits=plan.ring_bits)
@@ -64,7 +64,7 @@ class Words:
           ValueError: a wrong size.
         """
         end = -(-plan.length * plan.ring_bits // _BYTE)
-        if len(data) != end + plan.lanes * LANE_DTYPE.itemsize:
+        if len(data) != end + plan.all_lanes * LANE_DTYPE.itemsize:
             raise ValueError("the words have a wrong size")
         vector = _unpack(data[:end], bits=plan.ring_bits, count=plan.length)
         return cls(plan.ring_bits, vector, np.frombuffer(data, dtype=LANE_DTYPE, offset=end))

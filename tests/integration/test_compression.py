@@ -85,7 +85,7 @@ def test_the_first_update_is_exact_and_the_others_are_in_the_small_ring_with_a_l
 def test_uploads_fall_to_six_bits_a_parameter(six_bits, exact):
     network, closed = six_bits
     length = parameter_count(network.coordinator.progress("run-1").weights(1))
-    assert {len(each) for each in uploads(network, 1).values()} == {4 * (length + 1)}
+    assert {len(each) for each in uploads(network, 1).values()} == {4 * (length + 1) + 16}  # and its tag
     assert {len(each) for each in uploads(network, 2).values()} == {math.ceil(6 * length / 8) + 8}
     saved = exact[1][2].upload_bytes["hospital-01"] - closed[2].upload_bytes["hospital-01"]
     assert saved == pytest.approx(3.25 * length, rel=0.05)
@@ -145,7 +145,9 @@ def test_a_site_killed_within_a_compressed_sum_comes_back_and_the_run_goes_on(tm
     while "hospital-02" not in errors:
         coordinator.join(timeout=0.05)
     assert errors == {"hospital-02": "killed"}
-    assert [outcome for _, outcome in network.node("hospital-02").follow("run-1")] == ["closed"] * 2 + ["done"] * 5
+    assert [outcome for _, outcome in network.node("hospital-02").follow("run-1")] == ["closed"] * 2 + [
+        "done"
+    ] * 5
     coordinator.join(timeout=60)
     assert [each.survivors.get("update") for each in closed[1:-1]] == [SITES] * 5
 

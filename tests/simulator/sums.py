@@ -9,6 +9,7 @@ from fedhealth.secagg.plan import SumPlan, threshold_for
 from fedhealth.secagg.site import SiteSum, SumSecrets
 
 DIGEST = "ab" * 32
+TAG_KEY = bytes(range(32))
 
 
 def names(count):
@@ -47,7 +48,7 @@ def secrets_of(site, seed=0):
 
 def make_site(plan, name, seed=0):
     pairs = {peer: key_of("pair", *sorted((name, peer))) for peer in plan.cohort if peer != name}
-    return SiteSum(plan, site=name, pair_keys=pairs, secrets=secrets_of(name, seed))
+    return SiteSum(plan, site=name, pair_keys=pairs, tag_key=TAG_KEY, secrets=secrets_of(name, seed))
 
 
 def make_sites(plan, seed=0):

@@ -91,13 +91,27 @@ def commit(label: str, plan_digest: str, value: bytes) -> str:
     return hashlib.sha256(f"fedhealth secagg 1 {label} {plan_digest} ".encode() + value).hexdigest()
 
 
-def words(seed: bytes, *, bits: int, count: int) -> list[int]:
+def words(seed: bytes, *, bits: int, count: int, use: str = "vector") -> list[int]:
     """The first words of the mask: AES of the counters 0, 1, 2, ... read as little-endian words."""
     size = bits // 8 * count
-    aes = Cipher(algorithms.AES(derive(seed, "vector")), modes.ECB()).encryptor()
+    aes = Cipher(algorithms.AES(derive(seed, use)), modes.ECB()).encryptor()
     stream = b"".join(aes.update(number.to_bytes(16, "big")) for number in range(-(-size // 16)))
     width = bits // 8
     return [int.from_bytes(stream[i * width : (i + 1) * width], "little") for i in range(count)]
+
+
+def tag_lanes(vector: list[int], digest: str) -> list[int]:
+    """The tag of the vector under the tag key SEED, in Python's integers: its low 31 bits, and the rest."""
+    size, prime = 8 * len(vector), 2**61 - 1
+    aes = Cipher(algorithms.AES(derive(SEED, "tag", digest)), modes.ECB()).encryptor()
+    stream = b"".join(aes.update(number.to_bytes(16, "big")) for number in range(-(-size // 16)))
+    factors = [
+        int.from_bytes(stream[i : i + 8], "little") % 2**61
+        for i in range(0, size, 8)  # the three highest bits fall away
+    ]
+    pad = int.from_bytes(derive(SEED, "tag pad", digest, SITE), "big")
+    tag = (sum(f * v for f, v in zip(factors, vector, strict=True)) + pad) % prime
+    return [tag % 2**31, tag >> 31]
 
 
 def _shamir(*, threshold: int, holders: int) -> dict[str, object]:
@@ -123,18 +137,31 @@ def _upload(digest: str) -> dict[str, object]:
         name: bytes([number] * 32) for number, name in enumerate(["site-a", "site-c", "site-d"], start=1)
     }
     own_seed = bytes([9] * 32)
-    total = [value + mask for value, mask in zip(VECTOR, words(own_seed, bits=32, count=6), strict=True)]
-    for peer, key in pair_keys.items():
-        mask = words(derive(key, "mask", digest), bits=32, count=6)
-        sign = 1 if peer < SITE else -1
-        total = [value + sign * word for value, word in zip(total, mask, strict=True)]
+    tag = tag_lanes(VECTOR, digest)
+    total = _masked(VECTOR, own_seed, pair_keys, digest, bits=32, use="vector")
+    lanes = _masked(tag, own_seed, pair_keys, digest, bits=64, use="lanes")
     return {
         "site": SITE,
         "pair_keys": {peer: key.hex() for peer, key in pair_keys.items()},
         "mask_seed": own_seed.hex(),
         "vector": VECTOR,
         "words": [value % 2**32 for value in total],
+        "tag_key": SEED.hex(),
+        "tag": tag,
+        "lanes": [value % 2**64 for value in lanes],
     }
+
+
+def _masked(
+    values: list[int], own_seed: bytes, pair_keys: dict[str, bytes], digest: str, *, bits: int, use: str
+) -> list[int]:
+    seeds = [(own_seed, 1)]
+    seeds += [(derive(key, "mask", digest), 1 if peer < SITE else -1) for peer, key in pair_keys.items()]
+    total = list(values)
+    for seed, sign in seeds:
+        mask = words(seed, bits=bits, count=len(values), use=use)
+        total = [value + sign * word for value, word in zip(total, mask, strict=True)]
+    return total
 
 
 if __name__ == "__main__":

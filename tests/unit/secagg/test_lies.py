@@ -5,7 +5,16 @@ import dataclasses
 import msgspec
 import numpy as np
 import pytest
-from simulator.sums import key_of, make_plan, make_site, make_sites, make_vectors, run_sum, secrets_of
+from simulator.sums import (
+    TAG_KEY,
+    key_of,
+    make_plan,
+    make_site,
+    make_sites,
+    make_vectors,
+    run_sum,
+    secrets_of,
+)
 
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.coordinator import CoordinatorSum
@@ -205,7 +214,7 @@ def test_too_many_garbage_shares_open_nothing():
 def test_a_key_swapped_by_a_man_in_the_middle_is_noticed():
     plan, sites, vectors = world()
     pairs = {peer: key_of("mallory", peer) for peer in plan.cohort if peer != LIAR}
-    sites[LIAR] = SiteSum(plan, site=LIAR, pair_keys=pairs, secrets=secrets_of(LIAR))
+    sites[LIAR] = SiteSum(plan, site=LIAR, pair_keys=pairs, tag_key=TAG_KEY, secrets=secrets_of(LIAR))
     opened = run_sum(plan, sites, vectors)
     assert LIAR in opened.blamed
     assert exact_without(opened, vectors, LIAR)
@@ -442,7 +451,9 @@ def test_the_largest_values_that_are_accepted_never_leave_the_ring(count, ring_b
 def test_a_site_needs_exactly_the_cohorts_keys():
     plan = make_plan(3)
     with pytest.raises(ValueError, match="one pair key"):
-        SiteSum(plan, site="site-01", pair_keys={"site-02": bytes(32)}, secrets=SumSecrets.draw())
+        SiteSum(
+            plan, site="site-01", pair_keys={"site-02": bytes(32)}, tag_key=TAG_KEY, secrets=SumSecrets.draw()
+        )
 
 
 def test_secrets_are_drawn_afresh_and_never_shown():

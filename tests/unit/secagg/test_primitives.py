@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from simulator.sums import make_sites
+from simulator.sums import TAG_KEY, make_sites
 
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.secagg.prg import apply_mask, commit, derive, ring_dtype
 from fedhealth.secagg.shamir import rebuild, split
 from fedhealth.secagg.site import SiteSum, SumSecrets
+from fedhealth.secagg.tags import tag_lanes
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "secagg_primitives.json").read_text())
 unhex = bytes.fromhex
@@ -70,14 +71,23 @@ def test_a_masked_vector_has_the_words_written_down():
     known, plan = VECTORS["upload"], known_plan()
     secrets = SumSecrets(unhex(known["mask_seed"]), bytes([1] * 32), bytes([2] * 32), bytes([3] * 32))
     pair_keys = {peer: unhex(key) for peer, key in known["pair_keys"].items()}
-    site = SiteSum(plan, site=known["site"], pair_keys=pair_keys, secrets=secrets)
+    site = SiteSum(
+        plan, site=known["site"], pair_keys=pair_keys, tag_key=unhex(known["tag_key"]), secrets=secrets
+    )
     peers = [_peer(plan, name, known["site"], key) for name, key in pair_keys.items()]
     shares = {name: message.share() for name, message in peers} | {known["site"]: site.share()}
     upload = site.mask(shares, np.array(known["vector"], dtype=np.int64))
-    assert np.frombuffer(upload, dtype="<u4").tolist() == known["words"]
+    assert np.frombuffer(upload[:24], dtype="<u4").tolist() == known["words"]
+    assert np.frombuffer(upload[24:], dtype="<u8").tolist() == known["lanes"]
+
+
+def test_a_tag_has_the_lanes_written_down():
+    known, plan = VECTORS["upload"], known_plan()
+    vector, key = np.array(known["vector"], dtype=np.int64), unhex(known["tag_key"])
+    assert tag_lanes(vector, key=key, plan=plan, site=known["site"]).tolist() == known["tag"]
 
 
 def _peer(plan, name, other, key):
     """A peer that shares the known key with ``other`` and any keys with the rest."""
     pair_keys = make_sites(plan)[name]._pair_keys | {other: key}
-    return name, SiteSum(plan, site=name, pair_keys=pair_keys, secrets=SumSecrets.draw())
+    return name, SiteSum(plan, site=name, pair_keys=pair_keys, tag_key=TAG_KEY, secrets=SumSecrets.draw())

@@ -19,10 +19,15 @@ NO_LANES = np.zeros(0, dtype=np.int64)
 )
 def test_words_come_back_from_the_wire_in_as_few_bytes_as_they_need(ring_bits, length, lanes, seed):
     plan = make_plan(3, ring_bits=ring_bits, length=length, lanes=lanes)
-    vector, exact = make_vectors(plan, seed)["site-01"], make_lanes(plan, seed)["site-01"]
+    tags = plan.all_lanes - plan.lanes
+    vector, exact = (
+        make_vectors(plan, seed)["site-01"],
+        np.append(make_lanes(plan, seed)["site-01"], np.full(tags, 7)),
+    )
     words = Words.of(plan, vector, exact)
     data = words.to_bytes()
-    assert len(data) == -(-ring_bits * length // 8) + 8 * lanes
+    assert tags == (2 if ring_bits >= 32 else 0)
+    assert len(data) == -(-ring_bits * length // 8) + 8 * (lanes + tags)
     again = Words.from_bytes(plan, data)
     assert (again.vector == words.vector).all()
     assert again.vector.dtype == words.vector.dtype
@@ -83,4 +88,4 @@ def test_the_lanes_mask_is_not_the_vectors():
     shares = {name: site.share() for name, site in sites.items()}
     zeros = np.zeros(4, dtype=np.int64)
     upload = np.frombuffer(sites["site-01"].mask(shares, zeros, zeros), dtype="<u8")
-    assert (upload[:4] != upload[4:]).all()
+    assert (upload[:4] != upload[4:8]).all()

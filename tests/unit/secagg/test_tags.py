@@ -1,0 +1,104 @@
+"""The tag of an exact sum fits the sum of the sites' vectors, and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulator.sums import TAG_KEY, key_of, make_plan, make_sites, make_vectors, run_sum
+
+from fedhealth.secagg.tags import PRIME, is_tagged, tag_lanes
+from fedhealth.secagg.words import Words
+
+LIAR = "site-02"
+
+
+def fits(opened, plan, *, key=TAG_KEY, vector=None, survivors=None):
+    vector = opened.vector if vector is None else vector
+    return is_tagged(vector, opened.tag, key=key, plan=plan, survivors=survivors or opened.survivors)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ring_bits=st.sampled_from([32, 64]),
+    length=st.integers(1, 300),
+    count=st.integers(3, 9),
+    seed=st.integers(0, 2**32 - 1),
+    drop=st.booleans(),
+)
+def test_the_tag_fits_the_sum_of_whoever_survives(ring_bits, length, count, seed, drop):
+    plan = make_plan(count, ring_bits=ring_bits, length=length)
+    silent = {"masked": {plan.cohort[0]}} if drop and plan.threshold < count else None
+    opened = run_sum(plan, make_sites(plan, seed), make_vectors(plan, seed), silent=silent)
+    assert fits(opened, plan)
+
+
+@settings(max_examples=40, deadline=None)
+@given(place=st.integers(0, 39), by=st.integers(-(2**62), 2**62).filter(bool))
+def test_a_change_of_one_entry_does_not_fit(place, by):
+    plan = make_plan(3, ring_bits=64)
+    opened = run_sum(plan, make_sites(plan), make_vectors(plan))
+    other = opened.vector.copy()
+    other[place] = np.int64((int(other[place]) + by + 2**63) % 2**64 - 2**63)
+    assert not fits(opened, plan, vector=other)
+
+
+def test_the_top_bit_of_an_entry_is_no_exception():
+    """In a ring 2^m a linear check modulo 2^m would pass half of these."""
+    plan = make_plan(3)
+    opened = run_sum(plan, make_sites(plan), make_vectors(plan))
+    for place in range(plan.length):
+        other = opened.vector.copy()
+        other[place] ^= -(2**31)
+        assert not fits(opened, plan, vector=other)
+
+
+def test_multiples_of_a_sum_other_survivors_and_another_key_do_not_fit():
+    plan = make_plan(4)
+    opened = run_sum(plan, make_sites(plan), make_vectors(plan))
+    assert fits(opened, plan)
+    for factor in (0, -1, 2):
+        assert not fits(opened, plan, vector=factor * opened.vector)
+    assert not fits(opened, plan, survivors=plan.cohort[:3])
+    assert not fits(opened, plan, key=key_of("another"))
+    assert not fits(opened, make_plan(4, counter=1))
+
+
+def test_a_wrong_mask_between_two_sites_is_noticed():
+    """What the liar committed to is right; then it takes that mask off again and puts another on."""
+    plan = make_plan(5)
+    sites = make_sites(plan)
+    right = sites[LIAR]._pair_seeds["site-04"]
+
+    def forge(phase, site, payload):
+        if (phase, site) != ("masked", LIAR):
+            return payload
+        words = Words.from_bytes(plan, payload).copy()
+        words.apply_masks([(right, 1), (key_of("wrong"), -1)])
+        return words.to_bytes()
+
+    opened = run_sum(plan, sites, make_vectors(plan), forge=forge)
+    assert opened.blamed == {}
+    assert not fits(opened, plan)
+
+
+def test_lanes_tell_nothing_of_the_vector():
+    """Without the key the lanes of one vector and of another are both words below p, each under a pad of its own."""
+    plan = make_plan(3, length=1)
+    tags = {
+        (value, counter): tag_lanes(
+            np.array([value]), key=TAG_KEY, plan=make_plan(3, length=1, counter=counter), site="site-01"
+        )
+        for value in (0, 1)
+        for counter in range(200)
+    }
+    values = np.array([int(low) + (int(high) << 31) for low, high in tags.values()], dtype=np.float64) / PRIME
+    assert plan.all_lanes == 2
+    assert 0.0 <= values.min() < 0.02 < 0.98 < values.max() < 1.0
+    assert values.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / len(values)))
+
+
+@pytest.mark.parametrize("lanes", [np.zeros(0, dtype=np.int64), np.zeros(3, dtype=np.int64)])
+def test_a_sum_without_a_tag_is_not_taken_for_one(lanes):
+    plan = make_plan(3)
+    vector = np.zeros(plan.length, dtype=np.int64)
+    assert not is_tagged(vector, lanes, key=TAG_KEY, plan=plan, survivors=plan.cohort)
