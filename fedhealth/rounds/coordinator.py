@@ -229,8 +229,8 @@ class CoordinatorNode:
                 timeouts=self.timeouts,
                 blame=self.blamed.__setitem__,
             )
-            opened = run_sum(context, plan)
             shape = self.progress(run).shape(number)
+            opened = run_sum(context, plan, cipher_length=sum_layout(shape, name).cipher_length)
             result = published(shape, name, plan, opened, account=self.account(run))
             write_durably(stored, result.to_bytes())
         data = stored.read_bytes()

@@ -14,6 +14,7 @@ from fedhealth.config import Timeouts
 from fedhealth.errors import MissingObjectError, PolicyError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.rounds.objects import PhaseRoster, address_of, sum_key
+from fedhealth.rounds.uploads import uploads_of
 from fedhealth.secagg.coordinator import CoordinatorSum, OpenedSum
 from fedhealth.secagg.plan import SumPlan
 
@@ -28,34 +29,39 @@ class CoordinatorSumContext:
     blame: Callable[[str, str], None] = field(default=lambda site, problem: None)
 
 
-def run_sum(context: CoordinatorSumContext, plan: SumPlan) -> OpenedSum:
+def run_sum(context: CoordinatorSumContext, plan: SumPlan, *, cipher_length: int | None = None) -> OpenedSum:
     """Run one secure sum, from the plan to the opened vector.
+
+    With ``cipher_length`` the sites' vectors have that length and come encrypted; what is masked, and summed first, are
+    the keys of their ciphertexts.
 
     Guarantees: only the sum over the survivors is ever computed; a site that vanishes or misbehaves at any
     step is left out while at least ``plan.threshold`` others go on.
 
     Raises:
-      PolicyError: fewer than ``plan.threshold`` sites answered a phase.
+      PolicyError: fewer than ``plan.threshold`` sites answered a phase, or they are too many for ciphertexts.
+      ProtocolError: the ciphertexts do not fit the sum of their keys.
     """
+    machine = CoordinatorSum(plan)
+    uploads = uploads_of(context.board, machine, cipher_length=cipher_length)
     context.board.post(
         sum_key(plan, "plan", context.coordinator),
         kind="plan",
         payload=plan.to_bytes(),
         **address_of(plan),
     )
-    machine = CoordinatorSum(plan)
     shares: dict[str, bytes] = {}
     share_digests = _gather(context, plan, "share", plan.cohort, shares.__setitem__)
     included = machine.receive_shares(shares)
     _post_list(context, plan, "share", share_digests, included)
-    masked_digests = _gather(context, plan, "masked", included, machine.receive_masked)
+    masked_digests = _gather(context, plan, "masked", included, uploads.receive_masked)
     survivors = machine.propose()
     _post_list(context, plan, "masked", masked_digests, survivors)
     agreements = _gather(context, plan, "agree", survivors, lambda site, payload: None)
     _post_list(context, plan, "agree", agreements, tuple(agreements))
     opens: dict[str, bytes] = {}
     _gather(context, plan, "open", tuple(agreements), opens.__setitem__)
-    return machine.unmask(opens)
+    return uploads.unmask(opens)
 
 
 def _post_list(

@@ -37,6 +37,7 @@ from fedhealth.models.weights import Weights, flatten
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.rounds.aggregate import PROFILE, Aggregate, Levels
 from fedhealth.rounds.objects import part_of, trains
+from fedhealth.secagg.ntt import SIZE as CIPHER_KEY_LENGTH
 from fedhealth.secagg.plan import RingBits
 from fedhealth.study.columns import FeatureColumn, asked_columns, feature_columns, numeric_columns
 from fedhealth.study.spec import Study
@@ -77,11 +78,15 @@ class RoundShape:
 
 @dataclass(frozen=True, slots=True)
 class SumLayout:
-    """Ring and length of one sum's vector, and its exact lanes: known to everybody before it."""
+    """Ring and length of one sum's vector, and its exact lanes: known to everybody before it.
+
+    In mode he ``length`` is that of a key, and ``cipher_length`` that of the vector that it opens; else None.
+    """
 
     ring_bits: RingBits
     length: int
     lanes: int = 0
+    cipher_length: int | None = None
 
 
 def sum_layout(shape: RoundShape, name: str) -> SumLayout:
@@ -95,9 +100,12 @@ def sum_layout(shape: RoundShape, name: str) -> SumLayout:
 def _update_layout(shape: RoundShape) -> SumLayout:
     """Beside a vector that wraps, the size weight has a lane of its own; else it is the vector's last entry."""
     lane, codec = has_lane(shape.study), shape.codec
-    if codec is None:
-        return SumLayout(UPDATE_RING_BITS, update_length(shape.model, lane=lane))
-    return SumLayout(codec.ring_bits, codec.sent, lanes=int(lane))
+    if codec is not None:
+        return SumLayout(codec.ring_bits, codec.sent, lanes=int(lane))
+    length = update_length(shape.model, lane=lane)
+    if shape.study.aggregation.mode == "he":
+        return SumLayout(UPDATE_RING_BITS, CIPHER_KEY_LENGTH, cipher_length=length)
+    return SumLayout(UPDATE_RING_BITS, length)
 
 
 def _growth_length(shape: RoundShape, step: int) -> int:

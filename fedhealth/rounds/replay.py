@@ -14,7 +14,7 @@ from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, merge
-from fedhealth.rounds.layout import RoundShape, decode_sum
+from fedhealth.rounds.layout import RoundShape, decode_sum, sum_layout
 from fedhealth.rounds.objects import (
     Manifest,
     PhaseRoster,
@@ -26,6 +26,7 @@ from fedhealth.rounds.objects import (
     sum_key,
     sum_prefix,
 )
+from fedhealth.rounds.uploads import uploads_of
 from fedhealth.secagg.coordinator import CoordinatorSum, OpenedSum
 from fedhealth.secagg.messages import AgreeMessage, encode
 from fedhealth.secagg.plan import SumPlan
@@ -95,8 +96,9 @@ def replay_round(
     parts = []
     for name in manifest.purposes:
         plan = read_plan(board, account.coordinator, manifest, name)
-        opened = replay_sum(board, plan, coordinator=account.coordinator)
-        if tag_key is not None:
+        cipher_length = sum_layout(shape, name).cipher_length
+        opened = replay_sum(board, plan, coordinator=account.coordinator, cipher_length=cipher_length)
+        if tag_key is not None and not cipher_length:  # an encrypted sum that is wrong does not open
             _check_tag(plan, opened, tag_key)
         parts.append(published(shape, name, plan, opened, account=account))
     return merge(parts)
@@ -124,20 +126,24 @@ def read_plan(board: Board, coordinator: str, manifest: Manifest, name: str) -> 
     return SumPlan.from_bytes(opened.payload)
 
 
-def replay_sum(board: Board, plan: SumPlan, *, coordinator: str) -> OpenedSum:
+def replay_sum(
+    board: Board, plan: SumPlan, *, coordinator: str, cipher_length: int | None = None
+) -> OpenedSum:
     """One secure sum, opened anew.
 
-    (1) The shares that count are those of the coordinator's list. (2) The vectors are those of its second list. (3) At least t
+    (1) The shares that count are those of the coordinator's list. (2) The vectors, or the keys and the
+    ciphertexts that they are for (``cipher_length``), are those of its second list. (3) At least t
     survivors have signed both lists. (4) Their openings, checked against the commitments, take the masks off.
 
     Raises:
       MissingObjectError, ProtocolError: one of these does not hold.
     """
     machine = CoordinatorSum(plan)
+    uploads = uploads_of(board, machine, cipher_length=cipher_length)
     shares = _listed(board, plan, "share", coordinator)
     included = machine.receive_shares({site: _payload(board, plan, "share", site, d) for site, d in shares})
     for site, digest in _listed(board, plan, "masked", coordinator):
-        machine.receive_masked(site, _payload(board, plan, "masked", site, digest))
+        uploads.receive_masked(site, _payload(board, plan, "masked", site, digest))
     survivors = machine.propose()
     statement = encode(AgreeMessage(plan=plan.digest, included=included, survivors=survivors))
     signed = [
@@ -150,7 +156,7 @@ def replay_sum(board: Board, plan: SumPlan, *, coordinator: str) -> OpenedSum:
             f"the sum {plan.purpose} of round {plan.round} was opened without enough equal statements",
             "report the coordinator to the consortium",
         )
-    return machine.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
+    return uploads.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
 
 
 def _check_tag(plan: SumPlan, opened: OpenedSum, tag_key: bytes) -> None:

@@ -456,7 +456,8 @@ class SiteNode:
             tag_key=self.tag_key,
             timeouts=self.timeouts,
         )
-        return take_part(context, plan, vector_of=answered.vector)
+        is_encrypted = sum_layout(answered.shape, name).cipher_length is not None
+        return take_part(context, plan, vector_of=answered.vector, is_encrypted=is_encrypted)
 
     def _wait_for_plan(self, manifest: Manifest, shape: RoundShape, name: str) -> SumPlan | None:
         """The verified plan of a sum; None when the round closed without one that this site saw in time."""

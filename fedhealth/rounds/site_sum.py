@@ -17,6 +17,7 @@ from fedhealth.exchange.board import Board
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.objects import PhaseRoster, address_of, sum_key
 from fedhealth.secagg.plan import SumPlan
+from fedhealth.secagg.rlwe import encrypt, secret_key
 from fedhealth.secagg.site import SiteSum, SumSecrets
 
 VectorOf = Callable[[SumPlan], NDArray[np.int64]]
@@ -35,7 +36,9 @@ class SiteSumContext:
     timeouts: Timeouts
 
 
-def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) -> bool:
+def take_part(
+    context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf, is_encrypted: bool = False
+) -> bool:
     """Take part in one secure sum, from share to open.
 
     Args:
@@ -43,6 +46,7 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
       plan: the verified plan (R0) that this site has agreed to answer.
       vector_of: gives the site's int64 vector of ``plan.length`` for this plan, and ``plan.lanes`` behind it; called
         after the shares left.
+      is_encrypted: whether the vector, of any length then, leaves as a ciphertext, and its key is what is masked.
 
     Returns:
       True when this site's vector is in the sum, False when the coordinator closed a phase without it.
@@ -51,26 +55,26 @@ def take_part(context: SiteSumContext, plan: SumPlan, *, vector_of: VectorOf) ->
       ProtocolError: a peer or the coordinator lied.
       TransportError: a phase did not close in time.
     """
-    secrets = context.journal.open_plan(
+    journaled = context.journal.open_plan(
         run=plan.run,
         counter=plan.counter,
         plan_digest=plan.digest,
         secrets=lambda: SumSecrets.draw().to_bytes(),
     )
+    secrets = SumSecrets.from_bytes(journaled)
     machine = SiteSum(
-        plan,
-        site=context.site,
-        pair_keys=context.pair_keys,
-        tag_key=context.tag_key,
-        secrets=SumSecrets.from_bytes(secrets),
+        plan, site=context.site, pair_keys=context.pair_keys, tag_key=context.tag_key, secrets=secrets
     )
     _post_share(context, plan, machine.share())  # R1
-    vector = vector_of(plan)
+    vector, bound_to = vector_of(plan), b""
+    if is_encrypted:
+        bound_to = _post_cipher(context, plan, encrypt(plan, vector, seed=secrets.cipher_seed))
+        vector = secret_key(plan, seed=secrets.cipher_seed)
     shared = _phase(context, plan, "share")
     if context.site not in shared.sites:
         return False
     shares = {site: _read(context, plan, "share", site, shared) for site in shared.sites}
-    upload = machine.mask(shares, vector[: plan.length], vector[plan.length :])
+    upload = machine.mask(shares, vector[: plan.length], vector[plan.length :]) + bound_to
     _say_once(context, plan, "masked", sha256(upload).digest())
     _post(context, plan, "masked", upload)  # R2
     masked = _phase(context, plan, "masked")
@@ -91,6 +95,14 @@ def _say_once(context: SiteSumContext, plan: SumPlan, step: str, statement: byte
 
 def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> None:
     context.board.post(sum_key(plan, phase, context.site), kind=phase, payload=payload, **address_of(plan))
+
+
+def _post_cipher(context: SiteSumContext, plan: SumPlan, ciphertext: bytes) -> bytes:
+    """Post the ciphertext; returns its digest, to which the masked key is bound (`fedhealth.secagg.encrypted`)."""
+    digest = sha256(ciphertext).digest()
+    _say_once(context, plan, "cipher", digest)
+    _post(context, plan, "cipher", ciphertext)
+    return digest
 
 
 def _post_share(context: SiteSumContext, plan: SumPlan, share: bytes) -> None:

@@ -62,7 +62,7 @@ class SiteRound:
     opened: Callable[[int], Vector]
 
     def vector(self, plan: SumPlan) -> Vector:
-        """The site's int64 vector of ``plan.length`` for a plan."""
+        """The site's int64 vector for a plan."""
         return _VECTORS[plan.purpose](self, plan)
 
     def figures(self) -> dict[str, float | None]:

@@ -7,5 +7,6 @@ I/O-free state machines after Bonawitz et al. 2017 (malicious variant), steps R0
     s_ij         seed of the mask between sites i and j, HKDF(K_ij, "mask" || H(plan))
     K_ij         key agreed between i and j for this roster (E0)
     q_i, y_i     site i's vector and what it uploads
+    s_i, e_i     in mode he: site i's secret of a ciphertext, which is summed in place of q_i, and its errors (`rlwe`)
     t, m         threshold of the secret sharing; the ring is the integers modulo 2^m
 """

@@ -2,7 +2,7 @@
 
 import secrets as system_secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -25,21 +25,25 @@ _ONE_USE_NONCE = bytes(12)
 
 @dataclass(frozen=True, slots=True)
 class SumSecrets:
-    """b_i, k_i and the seeds of their sharing polynomials. Never in a log: the representation is empty."""
+    """b_i, k_i, the seeds of their sharing polynomials and, for mode he, that of s_i and e_i (`fedhealth.secagg.rlwe`).
+
+    Never in a log: the representation is empty.
+    """
 
     mask_seed: bytes
     wrap_key: bytes
     mask_polynomial: bytes
     key_polynomial: bytes
+    cipher_seed: bytes
 
     @classmethod
     def draw(cls) -> Self:
         """Fresh secrets from the system's cryptographic generator."""
-        return cls(*(system_secrets.token_bytes(SEED_BYTES) for _ in range(4)))
+        return cls(*(system_secrets.token_bytes(SEED_BYTES) for _ in fields(cls)))
 
     def to_bytes(self) -> bytes:
         """For the site's own journal."""
-        return self.mask_seed + self.wrap_key + self.mask_polynomial + self.key_polynomial
+        return b"".join(getattr(self, each.name) for each in fields(self))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -48,7 +52,7 @@ class SumSecrets:
         Raises:
           ValueError: a wrong length.
         """
-        if len(data) != 4 * SEED_BYTES:
+        if len(data) != len(fields(cls)) * SEED_BYTES:
             raise ValueError("journaled secrets have a wrong length")
         return cls(*(data[start : start + SEED_BYTES] for start in range(0, len(data), SEED_BYTES)))
 

@@ -37,7 +37,7 @@ BUILT = (
     Built("privacy.engine", ("auto", "opacus")),
     Built("privacy.linkage_factor", (1,)),
     Built("privacy.reinitialise", ("never",)),
-    Built("aggregation.mode", ("masks",)),
+    Built("aggregation.mode", ("masks", "he")),
     Built("aggregation.ring_bits", (*range(4, 17), 32)),
     Built("aggregation.robust", ("none",)),
     Built("evaluation.min_cell", (11,)),

@@ -362,9 +362,13 @@ class Aggregation(Section):
     robust: Literal["none", "plausibility", "groups", "median"] = "none"
 
     @model_validator(mode="after")
-    def _masks_need_three(self) -> Self:
-        if self.mode == "masks" and self.min_sites < 3:
-            raise ValueError("min_sites must be at least 3 under masks: a sum of two tells each the other's")
+    def _secrecy_needs_three(self) -> Self:
+        if self.mode != "plain" and self.min_sites < 3:
+            raise ValueError(
+                f"min_sites must be at least 3 under {self.mode}: a sum of two tells each the other's"
+            )
+        if self.mode == "he" and (self.ring_bits != 32 or self.robust != "none"):
+            raise ValueError("mode he opens one exact sum: ring_bits stays 32 and robust none")
         return self
 
     @model_validator(mode="after")

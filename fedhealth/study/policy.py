@@ -28,7 +28,7 @@ class SitePolicy(Section):
         empty means never, ``*`` any that is declared.
       min_sites: the fewest sites in a cohort.
       min_cohort_patients: the fewest patients of its own with which the site takes part.
-      require_masks: whether updates must be masked.
+      require_masks: whether updates must be secret, masked or encrypted (``aggregation.mode`` masks or he).
       share_figures: whether the consortium may see how the final model does on this site's test rows.
     """
 
@@ -90,7 +90,7 @@ class SitePolicy(Section):
         is_without = privacy.mode == "none"
         may_be_without = any(basis in ("*", privacy.legal_basis) for basis in self.allow_without_privacy)
         too_weak = not is_without and (privacy.epsilon > self.max_epsilon or privacy.delta > self.max_delta)
-        unmasked = self.require_masks and study.aggregation.mode != "masks"
+        unmasked = self.require_masks and study.aggregation.mode == "plain"
         return (
             (not is_named, "its name is not allowed", "add it to allowed_studies at the site"),
             (

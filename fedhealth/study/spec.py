@@ -103,6 +103,10 @@ class Study(Section):
         idle = [k for k in _OF_GRADIENTS if getattr(training, k) != getattr(plain, k)]
         if self.model.kind in ("gbm", "cox") and idle:
             raise ValueError(f"model.kind {self.model.kind} grows by sums: remove training.{', '.join(idle)}")
+        if self.model.kind in ("gbm", "cox") and self.aggregation.mode == "he":
+            raise ValueError(
+                f"model.kind {self.model.kind} grows by masked sums: aggregation.mode he encrypts updates alone"
+            )
         if self.model.kind == "cox" and training.early_stopping.patience is not None:
             raise ValueError(
                 "model.kind cox needs all its rounds: the last one closes, so it cannot stop early"

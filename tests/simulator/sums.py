@@ -43,7 +43,7 @@ def key_of(*parts):
 
 
 def secrets_of(site, seed=0):
-    return SumSecrets(*(key_of("secret", seed, site, part) for part in range(4)))
+    return SumSecrets(*(key_of("secret", seed, site, part) for part in range(5)))
 
 
 def make_site(plan, name, seed=0):

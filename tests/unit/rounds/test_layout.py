@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from fedhealth.aggregation.statistics import encode_statistics
+from fedhealth.aggregation.update import update_length
 from fedhealth.errors import PolicyError
-from fedhealth.rounds.layout import RoundShape, decode_sum, sum_layout
+from fedhealth.rounds.layout import RoundShape, decode_sum, has_lane, sum_layout
 from fedhealth.study.columns import feature_columns
+from fedhealth.study.language import Aggregation
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
 
@@ -78,3 +80,14 @@ def test_what_too_few_people_have_is_refused_by_its_name(few, problem):
         moments(**few)
     assert caught.value.problem.startswith(problem)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("mode", ["masks", "he"])
+def test_only_an_update_is_encrypted_and_its_key_has_one_block(mode):
+    study = study_of().model_copy(update={"aggregation": Aggregation(mode=mode)})
+    model = {"weight": np.zeros((5, 3), dtype=np.float32)}
+    shape = RoundShape(study=study, purposes=("evaluation", "update"), model=model, statistics=None)
+    update, counts = sum_layout(shape, "update"), sum_layout(shape, "evaluation")
+    length = update_length(model, lane=has_lane(study))
+    assert (update.length, update.cipher_length) == {"masks": (length, None), "he": (4096, length)}[mode]
+    assert (update.ring_bits, counts.ring_bits, counts.cipher_length) == (32, 64, None)

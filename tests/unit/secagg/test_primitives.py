@@ -69,7 +69,7 @@ def test_a_commitment_has_the_digest_written_down():
 
 def test_a_masked_vector_has_the_words_written_down():
     known, plan = VECTORS["upload"], known_plan()
-    secrets = SumSecrets(unhex(known["mask_seed"]), bytes([1] * 32), bytes([2] * 32), bytes([3] * 32))
+    secrets = SumSecrets(unhex(known["mask_seed"]), *(bytes([part] * 32) for part in (1, 2, 3, 4)))
     pair_keys = {peer: unhex(key) for peer, key in known["pair_keys"].items()}
     site = SiteSum(
         plan, site=known["site"], pair_keys=pair_keys, tag_key=unhex(known["tag_key"]), secrets=secrets

@@ -102,6 +102,10 @@ def test_a_readmission_is_followed_as_long_as_its_label_reaches(tmp_path: Path) 
         ({"aggregation": {"min_sites": 2}}, "aggregation", "change aggregation"),
         ({"aggregation": {"ring_bits": 3}}, "aggregation.ring_bits", "4, 5"),
         ({"aggregation": {"ring_bits": 17}}, "aggregation.ring_bits", "4, 5"),
+        ({"aggregation": {"mode": "he", "min_sites": 2}}, "aggregation", "change aggregation"),
+        ({"aggregation": {"mode": "he", "ring_bits": 64}}, "aggregation", "change aggregation"),
+        ({"aggregation": {"mode": "he", "ring_bits": 6}}, "aggregation", "change aggregation"),
+        ({"aggregation": {"mode": "he", "robust": "groups"}}, "aggregation", "change aggregation"),
         (
             {"outcomes": {"r": {"kind": "readmission", "within_day": 3}}},
             "outcomes.r.within_day",
@@ -395,6 +399,19 @@ def test_models_that_grow_by_sums_have_no_keys_of_networks(tmp_path: Path, train
         "training": training,
     }
     with pytest.raises(ConfigError, match="grows by sums"):
+        load_study(written(tmp_path, **sections))
+
+
+@pytest.mark.parametrize("model", [{"kind": "gbm"}, {"kind": "cox"}], ids=str)
+def test_models_that_grow_by_sums_are_not_encrypted(tmp_path: Path, model: dict[str, Any]) -> None:
+    sections = {
+        "model": model,
+        "privacy": {"mode": "none", "legal_basis": "public"},
+        "aggregation": {"mode": "he"},
+    }
+    if model["kind"] == "cox":
+        sections["outcomes"] = {"s": {"kind": "survival"}}
+    with pytest.raises(ConfigError, match="grows by masked sums"):
         load_study(written(tmp_path, **sections))
 
 

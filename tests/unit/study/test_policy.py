@@ -47,6 +47,10 @@ def test_each_rule_says_no(
         rules.check(study(**sections), n_sites=n_sites)
 
 
+def test_encrypted_updates_count_as_masked() -> None:
+    SitePolicy(require_masks=True).check(study(aggregation={"mode": "he"}), n_sites=3)
+
+
 def test_the_larger_minimum_of_site_and_study_counts() -> None:
     policy = SitePolicy(min_cohort_patients=30)
     policy.check_cohort(study(), patients=30)
