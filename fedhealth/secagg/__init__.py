@@ -8,5 +8,5 @@ I/O-free state machines after Bonawitz et al. 2017 (malicious variant), steps R0
     K_ij         key agreed between i and j for this roster (E0)
     q_i, y_i     site i's vector and what it uploads
     s_i, e_i     in mode he: site i's secret of a ciphertext, which is summed in place of q_i, and its errors (`rlwe`)
-    t, m         threshold of the secret sharing; the ring is the integers modulo 2^m
+    t, m         threshold of the secret sharing; the ring is the integers modulo 2^m, beside it lanes modulo 2^64
 """
