@@ -1,6 +1,7 @@
 """What may be told of a run: who took part, what its sites told of their data, what privacy it spent."""
 
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,7 +23,7 @@ from fedhealth.rounds.objects import (
     site_key,
     trains,
 )
-from fedhealth.rounds.outcome import NOT_COVERED, PrivacySpent
+from fedhealth.rounds.outcome import NOT_COVERED, SHOWN_OF_UPDATES, PrivacySpent
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
@@ -34,8 +35,29 @@ def _of_initial(study: Study) -> tuple[str, ...]:
     return () if initial is None else (f"the initial model {initial}: its own epsilon comes on top",)
 
 
+def _of_aggregation(study: Study) -> tuple[str, ...]:
+    """What a study's aggregation tells of one site's update, beside the mean."""
+    told = SHOWN_OF_UPDATES.get(study.aggregation.mode) or SHOWN_OF_UPDATES.get(study.aggregation.robust)
+    if told is None:
+        return ()
+    return (f"{told}: {_OF_UPDATES[study.privacy.mode == 'none']}",)
+
+
+_OF_UPDATES = {
+    True: "nothing is noised",
+    False: "noised at the site, so epsilon covers it, but no sum hides whose it is",
+}
+
+
 _LEARNING = ("update", "growth/0")
 """The sums that change the model."""
+
+
+def _size_of(answer: Ready | Abstain | None) -> float:
+    if not isinstance(answer, Ready):
+        return 1.0
+    patients = 1 if answer.consent is None else max(answer.consent.patients, 1)
+    return float(patients if answer.weight is None else answer.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +108,26 @@ class RunAccount:
                 states[site] = f"abstained: {reason}"
         return states
 
+    def declared(self, number: int, sites: Iterable[str]) -> dict[str, float] | None:
+        """By site the weight that it declared in a round; None without differential privacy, where none is declared."""
+        if self.study.privacy.mode == "none":
+            return None
+        answers = {site: self.answer(number, site) for site in sites}
+        return {
+            site: answer.weight
+            for site, answer in answers.items()
+            if isinstance(answer, Ready) and answer.weight is not None
+        }
+
+    def sizes(self, number: int, sites: Iterable[str]) -> dict[str, float]:
+        """By site what is publicly known of the weight with which it counts in a round's mean.
+
+        The declared weight; without differential privacy, where none is, the bucket of its patients. 1 where sites count alike.
+        """
+        if self.study.training.weighting == "uniform":
+            return dict.fromkeys(sites, 1.0)
+        return {site: _size_of(self.answer(number, site)) for site in sites}
+
     def quality(self) -> dict[str, Quality]:
         """What each site told of its data's quality; sites that told nothing, or nothing that can be read, are absent."""
         return self._told(PREPROCESSING_ROUND, Quality)
@@ -121,7 +163,7 @@ class RunAccount:
             epsilon=max(per_site.values(), default=0.0),
             delta=study.privacy.delta,
             per_site=per_site,
-            not_covered=(*NOT_COVERED, *_of_initial(study)),
+            not_covered=(*NOT_COVERED, *_of_initial(study), *_of_aggregation(study)),
         )
 
     def _training_rounds(self) -> list[int]:

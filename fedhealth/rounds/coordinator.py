@@ -1,4 +1,4 @@
-"""The coordinator's rounds: open, wait, sum, close. It never sees a row nor one site's update.
+"""The coordinator's rounds: open, wait, sum, close. It never sees a row, and under masks not one site's update.
 
 All state is on the board; what a secure sum opened is decoded at once and kept in the coordinator's own
 folder until the round closes (score bins are never stored, only the metrics made from them). Every method may
@@ -6,6 +6,7 @@ be called again after a crash and then finds what is already done.
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedhealth import __version__
+from fedhealth.aggregation.plausibility import implausible
 from fedhealth.audit import ROSTER_SUBJECT, Checkpoint
 from fedhealth.audit.checkpoints import cosigners_needed
 from fedhealth.audit.log import TransparencyLog, cosignature_key
@@ -26,9 +28,9 @@ from fedhealth.models.weights import Weights
 from fedhealth.refs import RoundRef
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, merge, read_aggregate
-from fedhealth.rounds.coordinator_sum import CoordinatorSumContext, run_sum
-from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.layout import sum_layout
+from fedhealth.rounds.coordinator_sum import CoordinatorSumContext, SketchRules, gather_plain, run_sum
+from fedhealth.rounds.journal import record_once, write_durably
+from fedhealth.rounds.layout import is_judged, sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
@@ -50,9 +52,11 @@ from fedhealth.rounds.objects import (
 )
 from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
+from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
 from fedhealth.rounds.progress import Progress, check_patterns
 from fedhealth.rounds.replay import Verdicts, published, read_plan, read_verdicts, verifiers_needed
 from fedhealth.secagg.plan import SumPlan, colluders_withstood, threshold_for
+from fedhealth.secagg.prg import SEED_BYTES
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
@@ -228,10 +232,10 @@ class CoordinatorNode:
                 coordinator=self.name,
                 timeouts=self.timeouts,
                 blame=self.blamed.__setitem__,
+                sketches=self._sketch_rules(plan),
             )
-            shape = self.progress(run).shape(number)
-            opened = run_sum(context, plan, cipher_length=sum_layout(shape, name).cipher_length)
-            result = published(shape, name, plan, opened, account=self.account(run))
+            in_clear = travels_in_the_clear(self.study_of(run), plan.purpose)
+            result = (self._sum_in_clear if in_clear else self._sum_masked)(context, plan, name)
             write_durably(stored, result.to_bytes())
         data = stored.read_bytes()
         if part_of(name)[0] == "growth":  # the next step of the round is made from it
@@ -421,6 +425,31 @@ class CoordinatorNode:
             lanes=layout.lanes,
             counter=sum_counter(number, manifest.purposes, name),
         )
+
+    def _sketch_rules(self, plan: SumPlan) -> SketchRules | None:
+        if not is_judged(self.study_of(plan.run), plan.purpose):
+            return None
+        path = self.folder / "runs" / plan.run / f"nonce-{plan.digest}.bin"
+        sizes = self.account(plan.run).sizes(plan.round, plan.cohort)
+        return SketchRules(
+            nonce_of=lambda plan: record_once(path, secrets.token_bytes(SEED_BYTES)),
+            judge=lambda sketches: implausible(sketches, weights=sizes),
+        )
+
+    def _sum_masked(self, context: CoordinatorSumContext, plan: SumPlan, name: str) -> Aggregate:
+        """What the opened sum says."""
+        shape = self.progress(plan.run).shape(plan.round)
+        opened = run_sum(context, plan, cipher_length=sum_layout(shape, name).cipher_length)
+        return published(shape, name, plan, opened, account=self.account(plan.run))
+
+    def _sum_in_clear(self, context: CoordinatorSumContext, plan: SumPlan, name: str) -> Aggregate:
+        """What the updates that were posted in the clear come to."""
+        updates = PlainUpdates(
+            shape=self.progress(plan.run).shape(plan.round),
+            plan=plan,
+            declared=self.account(plan.run).declared(plan.round, plan.cohort),
+        )
+        return updates.result(gather_plain(context, updates))
 
     def _closed_path(self, run: str, number: int) -> Path:
         return self.folder / "runs" / run / f"closed-{number:04d}.json"

@@ -133,6 +133,11 @@ def has_lane(study: Study) -> bool:
     return study.privacy.mode == "none"
 
 
+def is_judged(study: Study, purpose: str) -> bool:
+    """Whether sketches of a sum's vectors are shown and judged before it is opened: of updates alone."""
+    return study.aggregation.robust == "plausibility" and purpose == "update"
+
+
 def encode_weighted(
     delta: Weights,
     shape: RoundShape,

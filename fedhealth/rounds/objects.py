@@ -286,6 +286,20 @@ class PhaseRoster(Payload):
         return tuple(sorted(self.digests))
 
 
+class SketchCommitment(Payload):
+    """The coordinator's commitment, before any upload, to the nonce in the seed of the sketches."""
+
+    kind: ClassVar[str] = "commitment"
+    commitment: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class UploadList(PhaseRoster):
+    """The coordinator's signed list of all masked vectors, and the nonce that it had committed to."""
+
+    kind: ClassVar[str] = "uploads"
+    nonce: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 def settings_digest(study: Study, software: str) -> str:
     """What H(code + settings) of a plan is: the study's canonical form and the software version."""
     return hashlib.sha256(study.canonical() + b"\0" + software.encode()).hexdigest()

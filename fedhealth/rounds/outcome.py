@@ -26,6 +26,12 @@ NOT_COVERED = (
 )
 """What is computed from patients and leaves a site without noise, until the ledger charges it."""
 
+SHOWN_OF_UPDATES = {
+    "plain": "the update of every site in every round, in the clear for coordinator and sites, its size weight with it",
+    "plausibility": "64 projections or fewer of the update of every site in every round, in the clear for coordinator and sites",
+}
+"""By mode or robust rule of the aggregation, what it shows of one site's update."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attendance:

@@ -14,11 +14,11 @@ from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, merge
-from fedhealth.rounds.layout import RoundShape, decode_sum, sum_layout
+from fedhealth.rounds.layout import RoundShape, decode_sum, is_judged, sum_layout
 from fedhealth.rounds.objects import (
     Manifest,
     PhaseRoster,
-    Ready,
+    UploadList,
     Verdict,
     address_of,
     part_of,
@@ -26,10 +26,12 @@ from fedhealth.rounds.objects import (
     sum_key,
     sum_prefix,
 )
+from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
 from fedhealth.rounds.uploads import uploads_of
 from fedhealth.secagg.coordinator import CoordinatorSum, OpenedSum
 from fedhealth.secagg.messages import AgreeMessage, encode
 from fedhealth.secagg.plan import SumPlan
+from fedhealth.secagg.sketch import check_sketches, read_sketch, sketch_seed
 from fedhealth.secagg.tags import is_tagged
 from fedhealth.study.spec import Study
 
@@ -71,7 +73,8 @@ def published(
     Raises:
       PolicyError: there is nothing to learn of an outcome, or nobody has a feature that is asked for.
     """
-    declared = _declared_weights(account, plan.round, opened.survivors)
+    weights = account.declared(plan.round, opened.survivors)
+    declared = None if weights is None else tuple(weights.values())
     vector = np.concatenate([opened.vector, opened.lanes])
     result = decode_sum(shape, name, vector, cohort=plan.cohort, declared=declared)
     return result.with_survivors(name, opened.survivors)
@@ -96,10 +99,15 @@ def replay_round(
     parts = []
     for name in manifest.purposes:
         plan = read_plan(board, account.coordinator, manifest, name)
+        if travels_in_the_clear(shape.study, plan.purpose):
+            parts.append(_replay_plain(board, plan, shape, account))
+            continue
         cipher_length = sum_layout(shape, name).cipher_length
         opened = replay_sum(board, plan, coordinator=account.coordinator, cipher_length=cipher_length)
         if tag_key is not None and not cipher_length:  # an encrypted sum that is wrong does not open
             _check_tag(plan, opened, tag_key)
+        if is_judged(shape.study, plan.purpose):
+            _check_sketches(board, plan, opened, account.coordinator)
         parts.append(published(shape, name, plan, opened, account=account))
     return merge(parts)
 
@@ -159,6 +167,32 @@ def replay_sum(
     return uploads.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
 
 
+def _replay_plain(board: Board, plan: SumPlan, shape: RoundShape, account: RunAccount) -> Aggregate:
+    """The updates of the coordinator's list, in the clear."""
+    updates = PlainUpdates(shape=shape, plan=plan, declared=account.declared(plan.round, plan.cohort))
+    listed = _listed(board, plan, "clear", account.coordinator)
+    if len(listed) < plan.min_survivors or not {site for site, _ in listed} <= set(plan.cohort):
+        raise ProtocolError("the coordinator listed updates that do not fit the plan", "report it")
+    payloads = {site: _payload(board, plan, "clear", site, digest) for site, digest in listed}
+    return updates.result({site: updates.vector(site, payload) for site, payload in payloads.items()})
+
+
+def _check_sketches(board: Board, plan: SumPlan, opened: OpenedSum, coordinator: str) -> None:
+    """Of a sum whose vectors were judged: that the survivors' sketches are of what they uploaded."""
+    read = board.read(
+        sum_key(plan, "uploads", coordinator),
+        kind="uploads",
+        sender=coordinator,
+        role="coordinator",
+        **address_of(plan),
+    )
+    listed = UploadList.from_bytes(read.payload)
+    seed = sketch_seed(plan, nonce=bytes.fromhex(listed.nonce), uploads=listed.digests)
+    shown = {site: _payload(board, plan, "sketch", site, None) for site in opened.survivors}
+    sketches = {site: read_sketch(site, payload, plan, seed=seed) for site, payload in shown.items()}
+    check_sketches(opened.vector, sketches, seed=seed)
+
+
 def _check_tag(plan: SumPlan, opened: OpenedSum, tag_key: bytes) -> None:
     """Of an exact sum: that it is the sum of what the survivors masked."""
     survivors = opened.survivors
@@ -181,18 +215,6 @@ def _verdict(board: Board, manifest: Manifest, site: str) -> str:
         return ""
 
 
-def _declared_weights(
-    account: RunAccount, number: int, survivors: tuple[str, ...]
-) -> tuple[float, ...] | None:
-    """Under differential privacy the survivors' declared weights, whose sum is the denominator."""
-    if account.study.privacy.mode == "none":
-        return None
-    answers = [account.answer(number, site) for site in survivors]
-    return tuple(
-        answer.weight for answer in answers if isinstance(answer, Ready) and answer.weight is not None
-    )
-
-
 def _listed(board: Board, plan: SumPlan, phase: str, coordinator: str) -> tuple[tuple[str, str], ...]:
     opened = board.read(
         sum_key(plan, phase, coordinator),
@@ -204,7 +226,7 @@ def _listed(board: Board, plan: SumPlan, phase: str, coordinator: str) -> tuple[
     return tuple(sorted(PhaseRoster.from_bytes(opened.payload).digests.items()))
 
 
-def _payload(board: Board, plan: SumPlan, phase: str, site: str, digest: str) -> bytes:
+def _payload(board: Board, plan: SumPlan, phase: str, site: str, digest: str | None) -> bytes:
     key = sum_key(plan, phase, site)
     return board.read(key, kind=phase, sender=site, role="site", digest=digest, **address_of(plan)).payload
 

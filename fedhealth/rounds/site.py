@@ -28,7 +28,7 @@ from fedhealth.privacy.noise import derive_key
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate
 from fedhealth.rounds.journal import SiteJournal
-from fedhealth.rounds.layout import RoundShape, sum_layout
+from fedhealth.rounds.layout import RoundShape, is_judged, sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
@@ -51,13 +51,14 @@ from fedhealth.rounds.objects import (
     survivors_needed,
     trains,
 )
+from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
 from fedhealth.rounds.progress import Progress
 from fedhealth.rounds.site_closing import RoundClosing
 from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
 from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile
 from fedhealth.rounds.site_memory import SiteMemory
-from fedhealth.rounds.site_sum import SiteSumContext, take_part
+from fedhealth.rounds.site_sum import SiteSumContext, post_plain, take_part
 from fedhealth.rounds.site_vector import SiteRound
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.study.policy import SitePolicy
@@ -455,9 +456,19 @@ class SiteNode:
             pair_keys={peer: self.pair_keys[peer] for peer in plan.cohort if peer != self.name},
             tag_key=self.tag_key,
             timeouts=self.timeouts,
+            shows_sketch=is_judged(answered.shape.study, plan.purpose),
         )
+        if travels_in_the_clear(answered.shape.study, plan.purpose):
+            return self._answer_in_clear(context, plan, answered)
         is_encrypted = sum_layout(answered.shape, name).cipher_length is not None
         return take_part(context, plan, vector_of=answered.vector, is_encrypted=is_encrypted)
+
+    def _answer_in_clear(self, context: SiteSumContext, plan: SumPlan, answered: SiteRound) -> bool:
+        """Post the update without a mask; what all of them come to is replayed like any sum."""
+        account = RunAccount(self.board, self.coordinator, plan.run, answered.shape.study)
+        declared = account.declared(plan.round, plan.cohort)
+        updates = PlainUpdates(shape=answered.shape, plan=plan, declared=declared)
+        return post_plain(context, updates, vector_of=answered.vector)
 
     def _wait_for_plan(self, manifest: Manifest, shape: RoundShape, name: str) -> SumPlan | None:
         """The verified plan of a sum; None when the round closed without one that this site saw in time."""

@@ -142,7 +142,8 @@ class RoundClosing:
         run, number = closed
         named = entry.statement.subjects
         for key in self.board.list(f"runs/{run}/sums/{number}/"):
-            if key.endswith(f"/masked/{self._name}") and self._listed_digest(key) not in ("", named.get(key)):
+            is_vector = key.endswith((f"/masked/{self._name}", f"/clear/{self._name}"))
+            if is_vector and self._listed_digest(key) not in ("", named.get(key)):
                 raise ProtocolError(
                     f"the log leaves out what this site gave to round {number} of {run}",
                     "report the coordinator to the consortium",

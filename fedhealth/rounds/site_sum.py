@@ -15,17 +15,19 @@ from fedhealth.config import Timeouts
 from fedhealth.errors import ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.rounds.journal import SiteJournal
-from fedhealth.rounds.objects import PhaseRoster, address_of, sum_key
+from fedhealth.rounds.objects import PhaseRoster, SketchCommitment, UploadList, address_of, sum_key
+from fedhealth.rounds.plain import PlainUpdates
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.secagg.rlwe import encrypt, secret_key
 from fedhealth.secagg.site import SiteSum, SumSecrets
+from fedhealth.secagg.sketch import commit_nonce, sketch, sketch_seed
 
 VectorOf = Callable[[SumPlan], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteSumContext:
-    """What a site needs for any sum: its board, journal, keys and patience."""
+    """What a site needs for any sum: its board, journal, keys and patience; whether it shows a sketch of its vector."""
 
     board: Board
     journal: SiteJournal
@@ -34,6 +36,7 @@ class SiteSumContext:
     pair_keys: Mapping[str, bytes]
     tag_key: bytes
     timeouts: Timeouts
+    shows_sketch: bool = False
 
 
 def take_part(
@@ -55,13 +58,7 @@ def take_part(
       ProtocolError: a peer or the coordinator lied.
       TransportError: a phase did not close in time.
     """
-    journaled = context.journal.open_plan(
-        run=plan.run,
-        counter=plan.counter,
-        plan_digest=plan.digest,
-        secrets=lambda: SumSecrets.draw().to_bytes(),
-    )
-    secrets = SumSecrets.from_bytes(journaled)
+    secrets = SumSecrets.from_bytes(_open_plan(context, plan))
     machine = SiteSum(
         plan, site=context.site, pair_keys=context.pair_keys, tag_key=context.tag_key, secrets=secrets
     )
@@ -76,7 +73,10 @@ def take_part(
     shares = {site: _read(context, plan, "share", site, shared) for site in shared.sites}
     upload = machine.mask(shares, vector[: plan.length], vector[plan.length :]) + bound_to
     _say_once(context, plan, "masked", sha256(upload).digest())
-    _post(context, plan, "masked", upload)  # R2
+    commitment = _commitment(context, plan) if context.shows_sketch else ""
+    uploaded = _post(context, plan, "masked", upload)  # R2
+    if context.shows_sketch and not _show_sketch(context, plan, vector[: plan.length], uploaded, commitment):
+        return False
     masked = _phase(context, plan, "masked")
     if context.site not in masked.sites:
         return False
@@ -89,12 +89,74 @@ def take_part(
     return True
 
 
+def post_plain(context: SiteSumContext, updates: PlainUpdates, *, vector_of: VectorOf) -> bool:
+    """Post this site's update in the clear.
+
+    Returns:
+      True when the coordinator listed it.
+
+    Raises:
+      ProtocolError: the coordinator listed too few updates.
+      TransportError: the list did not come in time.
+    """
+    plan = updates.plan
+    _open_plan(context, plan)
+    payload = updates.payload(vector_of(plan))
+    _say_once(context, plan, "clear", sha256(payload).digest())
+    _post(context, plan, "clear", payload)
+    listed = _phase(context, plan, "clear")
+    if len(listed.sites) < plan.min_survivors:
+        raise ProtocolError("the coordinator listed too few updates", "report it to the consortium")
+    return context.site in listed.sites
+
+
+def _open_plan(context: SiteSumContext, plan: SumPlan) -> bytes:
+    """The journaled secrets of a plan, drawn now if it is new: also what keeps a second plan from being answered."""
+    return context.journal.open_plan(
+        run=plan.run,
+        counter=plan.counter,
+        plan_digest=plan.digest,
+        secrets=lambda: SumSecrets.draw().to_bytes(),
+    )
+
+
 def _say_once(context: SiteSumContext, plan: SumPlan, step: str, statement: bytes) -> None:
     context.journal.say_once(run=plan.run, plan_digest=plan.digest, step=step, statement=statement)
 
 
-def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> None:
-    context.board.post(sum_key(plan, phase, context.site), kind=phase, payload=payload, **address_of(plan))
+def _commitment(context: SiteSumContext, plan: SumPlan) -> str:
+    """What the coordinator committed to before this site's upload."""
+    return SketchCommitment.from_bytes(_told(context, plan, "commitment", kind="commitment")).commitment
+
+
+def _show_sketch(
+    context: SiteSumContext, plan: SumPlan, vector: NDArray[np.int64], uploaded: str, commitment: str
+) -> bool:
+    """Between R2 and R3: post the sketch of this site's vector, once the uploads are fixed.
+
+    Returns:
+      False when this site's upload is not among them.
+
+    Raises:
+      ProtocolError: too few uploads, another upload of this site, or a nonce that the coordinator had not committed to.
+    """
+    listed = UploadList.from_bytes(_told(context, plan, "uploads", kind="uploads"))
+    nonce = bytes.fromhex(listed.nonce)
+    if context.site not in listed.digests:
+        return False
+    if listed.digests[context.site] != uploaded or commit_nonce(plan, nonce).hex() != commitment:
+        raise ProtocolError("the coordinator chose the sketches' seed anew", "report it to the consortium")
+    if len(listed.sites) < plan.min_survivors or not set(listed.sites) <= set(plan.cohort):
+        raise ProtocolError("the coordinator listed uploads that do not fit the plan", "report it")
+    shown = sketch(vector, plan, seed=sketch_seed(plan, nonce=nonce, uploads=listed.digests))
+    _say_once(context, plan, "sketch", shown)
+    _post(context, plan, "sketch", shown)
+    return True
+
+
+def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> str:
+    key = sum_key(plan, phase, context.site)
+    return context.board.post(key, kind=phase, payload=payload, **address_of(plan))
 
 
 def _post_cipher(context: SiteSumContext, plan: SumPlan, ciphertext: bytes) -> bytes:
@@ -119,21 +181,26 @@ def _post_share(context: SiteSumContext, plan: SumPlan, share: bytes) -> None:
 
 def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:
     """Wait until the coordinator has closed a phase and read its signed list."""
-    key = sum_key(plan, phase, context.coordinator)
-    context.board.wait(key, timeout_s=context.timeouts.coordinator_timeout_s, poll_s=context.timeouts.poll_s)
-    opened = context.board.read(
-        key,
-        kind="roster",
-        sender=context.coordinator,
-        role="coordinator",
-        **address_of(plan),
-    )
-    roster = PhaseRoster.from_bytes(opened.payload)
+    roster = PhaseRoster.from_bytes(_told(context, plan, phase, kind="roster"))
     if not set(roster.sites) <= set(plan.cohort):
         raise ProtocolError(
             "the coordinator listed a site outside the plan's cohort", "report it to the consortium"
         )
     return roster
+
+
+def _told(context: SiteSumContext, plan: SumPlan, phase: str, *, kind: str) -> bytes:
+    """Wait for what the coordinator posts in a phase, and read it."""
+    key = sum_key(plan, phase, context.coordinator)
+    context.board.wait(key, timeout_s=context.timeouts.coordinator_timeout_s, poll_s=context.timeouts.poll_s)
+    opened = context.board.read(
+        key,
+        kind=kind,
+        sender=context.coordinator,
+        role="coordinator",
+        **address_of(plan),
+    )
+    return opened.payload
 
 
 def _read(context: SiteSumContext, plan: SumPlan, phase: str, site: str, roster: PhaseRoster) -> bytes:

@@ -87,6 +87,17 @@ class CoordinatorSum:
         self._total.add(masked)
         self._received.append(site)
 
+    def leave_out(self, site: str, payload: bytes) -> None:
+        """Take a site's masked vector, the one that came, off the running sum again: the site counts as dropped out.
+
+        Raises:
+          RuntimeError: its vector is not in the sum, or the list is closed.
+        """
+        if self._total is None or site not in self._received or self._survivors:
+            raise RuntimeError("leave_out comes between receive_masked and propose")
+        self._total.subtract(Words.from_bytes(self.plan, payload))
+        self._received.remove(site)
+
     def propose(self) -> tuple[str, ...]:
         """R3: U2, the sites whose vectors are in, sorted. Closes the list: the sites sign this one.
 

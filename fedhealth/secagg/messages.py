@@ -36,8 +36,15 @@ class OpenMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_shares: dict[str, bytes]
 
 
-Message = ShareMessage | AgreeMessage | OpenMessage
-M = TypeVar("M", ShareMessage, AgreeMessage, OpenMessage)
+class SketchMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Between R2 and R3, where updates are judged: the public projections of a site's vector, and the seed they are under."""
+
+    seed: bytes
+    values: tuple[int, ...]
+
+
+Message = ShareMessage | AgreeMessage | OpenMessage | SketchMessage
+M = TypeVar("M", ShareMessage, AgreeMessage, OpenMessage, SketchMessage)
 
 
 def encode(message: Message) -> bytes:

@@ -78,6 +78,11 @@ class Words:
         np.add(self.vector, other.vector, out=self.vector)
         np.add(self.lanes, other.lanes, out=self.lanes)
 
+    def subtract(self, other: "Words") -> None:
+        """Take another's words off again, modulo the rings."""
+        np.subtract(self.vector, other.vector, out=self.vector)
+        np.subtract(self.lanes, other.lanes, out=self.lanes)
+
     def copy(self) -> "Words":
         """Words of their own."""
         return Words(self.bits, self.vector.copy(), self.lanes.copy())

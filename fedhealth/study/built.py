@@ -37,9 +37,21 @@ BUILT = (
     Built("privacy.engine", ("auto", "opacus")),
     Built("privacy.linkage_factor", (1,)),
     Built("privacy.reinitialise", ("never",)),
-    Built("aggregation.mode", ("masks", "he")),
+    Built("aggregation.mode", ("masks", "he", "plain")),
     Built("aggregation.ring_bits", (*range(4, 17), 32)),
-    Built("aggregation.robust", ("none",)),
+    Built(
+        "aggregation.robust",
+        (
+            "none",
+            "plausibility",
+            "median",
+            "trimmed_mean",
+            "krum",
+            "multi_krum",
+            "geometric_median",
+            "centred_clipping",
+        ),
+    ),
     Built("evaluation.min_cell", (11,)),
 )
 """Keys of which only some values are built."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fedhealth.study.language import Cohort, Prediction, Split
+from fedhealth.study.language import Aggregation, Cohort, Prediction, Privacy, Split
 from fedhealth.study.outcomes import (
     ConditionOutcome,
     Death,
@@ -27,6 +27,20 @@ def misfit(
     first = next(iter(outcomes.values()))
     if split.stratify and isinstance(first, LengthOfStay) and first.over_days is None:
         return "split.stratify: the first outcome is a number and has no classes"
+    return None
+
+
+def aggregation_misfit(
+    aggregation: Aggregation, privacy: Privacy, *, model: str, algorithm: str
+) -> str | None:
+    """What keeps a way of aggregating from going with the rest of a study, in one line; None if it fits."""
+    is_masked_mean = aggregation.mode != "plain" and aggregation.robust == "none"
+    if model in ("gbm", "cox") and not is_masked_mean:
+        return f"model.kind {model} grows by masked sums: it has no aggregation.mode plain and no robust rule"
+    if aggregation.mode == "plain" and aggregation.robust != "none" and algorithm == "scaffold":
+        return f"aggregation.robust {aggregation.robust} gives no mean, and scaffold's control is one"
+    if aggregation.robust == "plausibility" and privacy.mode == "distributed":
+        return "aggregation.robust plausibility shows projections of a site's update: use privacy.mode local"
     return None
 
 

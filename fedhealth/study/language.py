@@ -350,8 +350,18 @@ class Privacy(Section):
         return self
 
 
+_PLAIN_RULES = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "centred_clipping")
+"""What needs every site's update in the clear."""
+_COUNTING_RULES = {"trimmed_mean": 1, "krum": 3, "multi_krum": 3}
+"""Rules that are told how many sites may lie; two for each, and so many more, is the fewest sites they need."""
+
+
 class Aggregation(Section):
-    """How the sites' numbers become one."""
+    """How the sites' numbers become one; in mode plain the updates, and only they, travel in the clear.
+
+    ``robust`` is the rule against wrong updates: ``plausibility`` and ``groups`` go with masks, all others with plain.
+    ``attackers`` is how many lying sites trimmed_mean, krum and multi_krum bear.
+    """
 
     mode: Literal["masks", "he", "plain"] = "masks"
     quorum: float = Field(default=0.7, gt=0.0, le=1.0)
@@ -359,7 +369,40 @@ class Aggregation(Section):
     colluders: int = Field(default=1, ge=0)
     ring_bits: Literal[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32, 64] = 32
     sent_share: Share = 1.0
-    robust: Literal["none", "plausibility", "groups", "median"] = "none"
+    robust: Literal[
+        "none",
+        "plausibility",
+        "groups",
+        "median",
+        "trimmed_mean",
+        "krum",
+        "multi_krum",
+        "geometric_median",
+        "centred_clipping",
+    ] = "none"
+    attackers: Count = 1
+
+    @model_validator(mode="after")
+    def _robust_fits_the_mode(self) -> Self:
+        if self.robust in _PLAIN_RULES and self.mode != "plain":
+            raise ValueError(
+                f"robust {self.robust} needs every update in the clear: use mode plain, or robust plausibility"
+            )
+        if self.compresses and (self.mode == "plain" or self.robust != "none"):
+            raise ValueError(
+                "mode plain and robust rules look at one site's update, which ring_bits under 32 wrap"
+            )
+        if self.robust in ("plausibility", "groups") and self.mode != "masks":
+            raise ValueError(f"robust {self.robust} is what masks leave room for: use mode masks")
+        if (
+            self.robust not in _COUNTING_RULES
+            and self.attackers != type(self).model_fields["attackers"].default
+        ):
+            raise ValueError("attackers belongs to robust trimmed_mean, krum or multi_krum")
+        needed = 2 * self.attackers + _COUNTING_RULES.get(self.robust, 0)
+        if self.robust in _COUNTING_RULES and self.min_sites < needed:
+            raise ValueError(f"robust {self.robust} needs min_sites of at least {needed} for its attackers")
+        return self
 
     @model_validator(mode="after")
     def _secrecy_needs_three(self) -> Self:

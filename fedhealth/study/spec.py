@@ -15,7 +15,7 @@ from fedhealth.errors import ConfigError
 from fedhealth.study.built import refuse_unbuilt
 from fedhealth.study.explain import explain
 from fedhealth.study.features import Features
-from fedhealth.study.fit import misfit
+from fedhealth.study.fit import aggregation_misfit, misfit
 from fedhealth.study.language import (
     Aggregation,
     Cohort,
@@ -76,7 +76,10 @@ class Study(Section):
             raise ValueError("model.kind lstm needs features.series: it reads them step by step")
         if self.split.stratify and self.privacy.mode != "none":
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
-        if problem := misfit(self.cohort, self.prediction, self.outcomes, self.split):
+        problem = misfit(self.cohort, self.prediction, self.outcomes, self.split) or aggregation_misfit(
+            self.aggregation, self.privacy, model=self.model.kind, algorithm=self.training.algorithm
+        )
+        if problem:
             raise ValueError(problem)
         return self
 

@@ -15,6 +15,7 @@ from fedhealth.features.rows import Rows, save_rows
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets
 from fedhealth.privacy.consent import ConsentRules
 from fedhealth.rounds.coordinator import CoordinatorNode
+from fedhealth.rounds.site import SiteNode
 from fedhealth.rounds.site_data import SiteDataState, SiteFolder, record_state
 from fedhealth.rounds.site_environment import join
 from fedhealth.study import Study
@@ -107,10 +108,41 @@ class FailingExchange:
         self._exchange.put(key, data)
 
 
-class Network:
-    """A consortium in one folder: keys and journals apart, one exchange between."""
+class LyingRound:
+    """A site's answers to a round, the vector of its update replaced by a lie about it."""
 
-    def __init__(self, folder, study, sites=SITES, timeouts=TIMEOUTS):
+    def __init__(self, answered, lie):
+        self._answered, self._lie = answered, lie
+
+    def __getattr__(self, name):
+        return getattr(self._answered, name)
+
+    def vector(self, plan):
+        vector = self._answered.vector(plan)
+        return self._lie(vector) if plan.purpose == "update" else vector
+
+
+def lying_node(node, lie):
+    """The same node, which says another update than it computed."""
+
+    class Liar(SiteNode):
+        __slots__ = ()
+
+        def _round(self, manifest, state):
+            return LyingRound(SiteNode._round(self, manifest, state), lie)
+
+    node.__class__ = Liar
+    return node
+
+
+class Network:
+    """A consortium in one folder: keys and journals apart, one exchange between.
+
+    ``lies`` gives by site what it makes of the integers of its update before it sends them.
+    """
+
+    def __init__(self, folder, study, sites=SITES, timeouts=TIMEOUTS, lies=None):
+        self.lies = lies or {}
         self.folder, self.study, self.timeouts = folder, study, timeouts
         self.keys = {
             name: PartyKeys.load_or_create(folder / name / "keys", name=name, role="site") for name in sites
@@ -151,6 +183,11 @@ class Network:
         private.mkdir(parents=True, exist_ok=True)
         save_consents(private, consents, ConsentRules(default))
 
+    def allow_plain(self):
+        """Every site's policy lets updates travel in the clear."""
+        for name in self.keys:
+            (self.folder / name / "policy.yaml").write_text("require_masks: false\n")
+
     def node(self, name, dies_at=None):
         folder = self.site_folder(name)
         node = join(
@@ -164,7 +201,7 @@ class Network:
         if dies_at is not None:
             exchange = FailingExchange(node.board.exchange, name, dies_at)
             node.board = replace(node.board, exchange=exchange)
-        return node
+        return lying_node(node, self.lies[name]) if name in self.lies else node
 
     def follow(self, run, dying=None):
         """Start every site in a thread; ``dying`` says which sites die before which phase's object.

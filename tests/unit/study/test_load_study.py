@@ -285,8 +285,7 @@ def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None
         ({"training": {"algorithm": "fedbuff"}}, "training.algorithm"),
         ({"privacy": {"mode": "distributed"}}, "privacy.mode"),
         ({"privacy": {"linkage_factor": 2}}, "privacy.linkage_factor"),
-        ({"aggregation": {"mode": "plain"}}, "aggregation.mode"),
-        ({"aggregation": {"robust": "median"}}, "aggregation.robust"),
+        ({"aggregation": {"robust": "groups"}}, "aggregation.robust"),
         ({"aggregation": {"ring_bits": 64}}, "aggregation.ring_bits"),
         ({"evaluation": {"min_cell": 20}}, "evaluation.min_cell"),
         ({"erasure": "keep"}, "erasure"),
@@ -438,3 +437,60 @@ def test_scaffold_has_no_personal_parameters(tmp_path: Path) -> None:
     training = {"algorithm": "scaffold", "local": {"steps": 5}, "personal": ["heads.*"]}
     with pytest.raises(ConfigError, match="no control of personal parameters"):
         load_study(written(tmp_path, training=training))
+
+
+NONE = {"mode": "none", "legal_basis": "public data"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "line"),
+    [
+        ({"aggregation": {"robust": "median"}}, "needs every update in the clear"),
+        ({"aggregation": {"robust": "krum", "min_sites": 5}}, "needs every update in the clear"),
+        ({"aggregation": {"mode": "plain", "robust": "plausibility"}}, "what masks leave room for"),
+        ({"aggregation": {"attackers": 2}}, "attackers belongs to"),
+        ({"aggregation": {"mode": "he", "robust": "plausibility"}}, "what masks leave room for"),
+        ({"aggregation": {"mode": "plain", "ring_bits": 8}}, "ring_bits under 32 wrap"),
+        ({"aggregation": {"robust": "plausibility", "ring_bits": 8}}, "ring_bits under 32 wrap"),
+        ({"aggregation": {"mode": "plain", "robust": "median", "attackers": 2}}, "attackers belongs to"),
+        ({"aggregation": {"mode": "plain", "robust": "krum"}}, "min_sites of at least 5"),
+        (
+            {"aggregation": {"mode": "plain", "robust": "trimmed_mean", "attackers": 3, "min_sites": 6}},
+            "min_sites of at least 7",
+        ),
+        (
+            {"aggregation": {"robust": "plausibility"}, "model": {"kind": "gbm"}, "privacy": NONE},
+            "masked sums",
+        ),
+        ({"aggregation": {"mode": "plain"}, "model": {"kind": "gbm"}, "privacy": NONE}, "masked sums"),
+        (
+            {"aggregation": {"robust": "plausibility"}, "privacy": {"mode": "distributed"}},
+            "privacy.mode local",
+        ),
+        (
+            {
+                "aggregation": {"mode": "plain", "robust": "median"},
+                "training": {"algorithm": "scaffold", "local": {"steps": 5}},
+            },
+            "gives no mean",
+        ),
+    ],
+)
+def test_robust_rules_go_with_what_they_can_see(tmp_path: Path, sections: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        load_study(written(tmp_path, **sections))
+
+
+@pytest.mark.parametrize(
+    "aggregation",
+    [
+        {"mode": "plain"},
+        {"mode": "plain", "robust": "centred_clipping"},
+        {"mode": "plain", "robust": "multi_krum", "attackers": 3, "min_sites": 9},
+        {"robust": "plausibility"},
+    ],
+)
+def test_robust_rules_load_where_they_fit(tmp_path: Path, aggregation: dict[str, Any]) -> None:
+    assert load_study(written(tmp_path, aggregation=aggregation)).aggregation.robust == aggregation.get(
+        "robust", "none"
+    )
