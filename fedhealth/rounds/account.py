@@ -40,13 +40,9 @@ def _of_aggregation(study: Study) -> tuple[str, ...]:
     told = SHOWN_OF_UPDATES.get(study.aggregation.mode) or SHOWN_OF_UPDATES.get(study.aggregation.robust)
     if told is None:
         return ()
-    return (f"{told}: {_OF_UPDATES[study.privacy.mode == 'none']}",)
-
-
-_OF_UPDATES = {
-    True: "nothing is noised",
-    False: "noised at the site, so epsilon covers it, but no sum hides whose it is",
-}
+    if study.privacy.mode == "none":
+        return (f"{told}: nothing is noised",)
+    return (f"{told}: noised at the site, so epsilon covers it, but no sum hides whose it is",)
 
 
 _LEARNING = ("update", "growth/0")
@@ -54,6 +50,7 @@ _LEARNING = ("update", "growth/0")
 
 
 def _size_of(answer: Ready | Abstain | None) -> float:
+    """The declared weight, else the bucket of patients; 1 of who told neither."""
     if not isinstance(answer, Ready):
         return 1.0
     patients = 1 if answer.consent is None else max(answer.consent.patients, 1)

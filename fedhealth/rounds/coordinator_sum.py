@@ -78,9 +78,7 @@ def run_sum(context: CoordinatorSumContext, plan: SumPlan, *, cipher_length: int
     _post_list(context, plan, "share", share_digests, included)
     expected = _posted_sites(context, plan, "uploads") or included
     masked_digests = _gather(context, plan, "masked", expected, uploads.receive_masked)
-    judged = None if context.sketches is None else _judged(context, plan, context.sketches, masked_digests)
-    for site in () if judged is None else sorted(set(masked_digests) - set(judged.sketches)):
-        machine.leave_out(site, _masked(context, plan, site, masked_digests[site]))
+    judged = None if context.sketches is None else _judged(context, machine, context.sketches, masked_digests)
     survivors = machine.propose()
     _post_list(context, plan, "masked", masked_digests, survivors)
     agreements = _gather(context, plan, "agree", survivors, lambda site, payload: None)
@@ -102,13 +100,14 @@ class _Judged:
 
 
 def _judged(
-    context: CoordinatorSumContext, plan: SumPlan, rules: SketchRules, uploads: Mapping[str, str]
+    context: CoordinatorSumContext, machine: CoordinatorSum, rules: SketchRules, uploads: Mapping[str, str]
 ) -> _Judged:
-    """Fix the uploads, collect a sketch of each, and keep the plausible ones; what stands on the board already is kept.
+    """Fix the uploads, collect a sketch of each, and leave out whose is implausible; a list that stands already is kept.
 
     Raises:
       PolicyError: too few are left.
     """
+    plan = machine.plan
     listed = _post_uploads(context, plan, rules, uploads)
     seed = sketch_seed(plan, nonce=bytes.fromhex(listed.nonce), uploads=listed.digests)
     sketches: dict[str, Projections] = {}
@@ -123,6 +122,8 @@ def _judged(
     for site, why in excluded.items():
         context.blame(site, why)
     kept = {site: values for site, values in sketches.items() if site not in excluded}
+    for site in sorted(set(uploads) - set(kept)):
+        machine.leave_out(site, _masked(context, plan, site, uploads[site]))
     if len(kept) < plan.min_survivors:
         raise PolicyError(
             f"only {len(kept)} of {len(plan.cohort)} updates are plausible; {plan.min_survivors} are needed",
