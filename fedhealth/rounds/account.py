@@ -131,7 +131,7 @@ class RunAccount:
 
     def drift(self) -> dict[str, DriftFound]:
         """In what each site told that its data is unlike the others', likewise."""
-        return self._told(PREPROCESSING_ROUND + 1, DriftFound)
+        return self._told(PREPROCESSING_ROUND, DriftFound)
 
     def figures(self) -> dict[str, dict[str, float | None]]:
         """How the final model does at each site whose policy lets the consortium see it."""

@@ -34,10 +34,13 @@ from fedhealth.rounds.layout import is_judged, sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
+    DriftFound,
     Manifest,
     Payload,
     Ready,
     check_run_id,
+    compares_before,
+    is_needed_within,
     last_round,
     part_of,
     purposes_of,
@@ -226,6 +229,8 @@ class CoordinatorNode:
         """
         stored = self._result_path(run, number, name)
         if not stored.exists():
+            if compares_before(self.manifest(run, number).purposes, name):
+                cohort = self._alike(run, number, cohort)
             plan = self._plan(run=run, number=number, name=name, cohort=cohort)
             context = CoordinatorSumContext(
                 board=self.board,
@@ -238,9 +243,31 @@ class CoordinatorNode:
             result = (self._sum_in_clear if in_clear else self._sum_masked)(context, plan, name)
             write_durably(stored, result.to_bytes())
         data = stored.read_bytes()
-        if part_of(name)[0] == "growth":  # the next step of the round is made from it
+        if is_needed_within(name):
             self._post(run=run, number=number, kind="opened", payload=data, name=f"opened/{name}")
         return Aggregate.from_bytes(data).survivors[name]
+
+    def _alike(self, run: str, number: int, cohort: tuple[str, ...]) -> tuple[str, ...]:
+        """The sites of a cohort that have compared themselves with the others and are like them.
+
+        Raises:
+          PolicyError: too few.
+        """
+        keys = [site_key(run, number, site, "drift") for site in cohort]
+        told: Mapping[str, DriftFound] = {}
+        for known in self._news_of(keys):
+            if known == len(keys):
+                break
+        told = self.account(run).drift()
+        alike = tuple(site for site in cohort if site in told and told[site].fatal is None)
+        needed = sites_needed(self.study_of(run), enrolled=len(self.board.roster.sites))
+        if len(alike) < needed:
+            unlike = sorted({each.fatal for each in told.values() if each.fatal}) or ["no answer"]
+            raise PolicyError(
+                f"{len(alike)} sites are like the others, {needed} are needed (others: {', '.join(unlike)})",
+                "see what the sites report of their data, or lower aggregation.quorum in the study",
+            )
+        return alike
 
     def close_round(self, run: str, number: int) -> RoundClosed:
         """Post the round's aggregate, let sites replay it (R5), log every object of the round, and sign a checkpoint.

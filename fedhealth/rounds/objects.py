@@ -119,17 +119,28 @@ def survivors_needed(study: Study, *, cohort: int) -> int:
 def purposes_of(study: Study, number: int, *, is_final: bool) -> tuple[str, ...]:
     """The secure sums that a round of a study consists of, in their order: ``purpose`` or ``purpose/step``.
 
-    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``.
+    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``. Sites
+    compare themselves (``profile``) first of all, so that one that is unlike the others gives nothing else.
     """
     if number == PREPROCESSING_ROUND:
-        vocabulary = ("vocabulary",) if study.features.categories else ()
-        return (*vocabulary, "moments", *(("profile",) if study.evaluation.compare_sites else ()))
+        profile = ("profile",) if study.evaluation.compare_sites else ()
+        return (*profile, *(("vocabulary",) if study.features.categories else ()), "moments")
     if is_final:
         return ("evaluation",) if study.training.fine_tune.epochs is None else ("evaluation", "personalised")
     if study.model.kind in STEPWISE:
         steps = STEPWISE[study.model.kind].steps_of(study)
         return ("evaluation", *(f"growth/{step}" for step in range(steps)))
     return ("evaluation", "update")
+
+
+def is_needed_within(name: str) -> bool:
+    """Whether sites need what a sum came to before their round is closed: they compare themselves, or grow the next step."""
+    return part_of(name)[0] in ("profile", "growth")
+
+
+def compares_before(purposes: tuple[str, ...], name: str) -> bool:
+    """Whether a sum of a round is only of the sites that are like the others."""
+    return "profile" in purposes and name != "profile"
 
 
 def trains(purposes: tuple[str, ...]) -> bool:
@@ -255,6 +266,11 @@ class DriftFound(Payload):
 
     kind: ClassVar[str] = "drift"
     found: dict[DriftCode, Literal["fatal", "convention"]]
+
+    @property
+    def fatal(self) -> str | None:
+        """The first of what is so unlike that no case mix explains it: the reason to abstain."""
+        return next((code for code, severity in sorted(self.found.items()) if severity == "fatal"), None)
 
 
 class Figures(Payload):

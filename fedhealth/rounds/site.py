@@ -26,7 +26,7 @@ from fedhealth.models.weights import Weights
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
 from fedhealth.rounds.account import RunAccount
-from fedhealth.rounds.aggregate import Aggregate
+from fedhealth.rounds.aggregate import PROFILE, Aggregate
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.layout import RoundShape, is_judged, sum_layout
 from fedhealth.rounds.objects import (
@@ -40,6 +40,7 @@ from fedhealth.rounds.objects import (
     Quality,
     Ready,
     approval_key,
+    compares_before,
     part_of,
     round_key,
     settings_digest,
@@ -56,7 +57,7 @@ from fedhealth.rounds.progress import Progress
 from fedhealth.rounds.site_closing import RoundClosing
 from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
-from fedhealth.rounds.site_drift import drift_of, fatal_drift, own_profile
+from fedhealth.rounds.site_drift import drift_of, own_profile
 from fedhealth.rounds.site_memory import SiteMemory
 from fedhealth.rounds.site_sum import SiteSumContext, post_plain, take_part
 from fedhealth.rounds.site_vector import SiteRound
@@ -236,7 +237,7 @@ class SiteNode:
             closed = self._closing.accepted(self._manifest(manifest.run, manifest.round - 1))
             if any(not np.array_equal(closed.tensors[name], vector) for name, vector in shown.items()):
                 raise ProtocolError(
-                    "a round was closed with other sums than it was grown from", "report the coordinator"
+                    "a round was closed with other sums than were shown within it", "report the coordinator"
                 )
 
     def _study_of(self, manifest: Manifest) -> Study:
@@ -271,16 +272,22 @@ class SiteNode:
         return None
 
     def _drift(self, manifest: Manifest, study: Study) -> str | None:
-        """From round 1 on: a code if this site's data is so unlike the others' that it abstains; told once, in round 1."""
+        """From round 1 on: a code if this site's data is so unlike the others' that it abstains."""
         if not study.evaluation.compare_sites or manifest.round == PREPROCESSING_ROUND:
             return None
         if manifest.run not in self._found:
-            own = self._profile(manifest.run)
-            self._found[manifest.run] = drift_of(own, self.board, self.coordinator, manifest.run)
-        found = self._found[manifest.run]
-        if manifest.round == PREPROCESSING_ROUND + 1:
+            opening = self._closing.accepted(self._manifest(manifest.run, PREPROCESSING_ROUND))
+            self._found[manifest.run] = drift_of(self._profile(manifest.run), opening, site=self.name)
+        return self._found[manifest.run].fatal
+
+    def _compare(self, manifest: Manifest) -> bool:
+        """Whether this site's data is like the others'; told once, when the first sum of the run is open."""
+        if manifest.run not in self._found:
+            opened = self._opened(manifest, PROFILE)
+            found = drift_of(self._profile(manifest.run), opened, site=self.name)
             self._post_site(manifest, "drift", found.to_bytes())
-        return fatal_drift(found)
+            self._found[manifest.run] = found
+        return self._found[manifest.run].fatal is None
 
     def _profile(self, run: str) -> Profile | None:
         if run not in self._profiles:
@@ -416,7 +423,7 @@ class SiteNode:
             noise_key_of=lambda plan: self._noise_key(state.study, plan, progress),
             memory=SiteMemory(self.folder.memory(manifest.run), self.name, progress),
             profile=lambda: self._profile(manifest.run),
-            opened=lambda step: self._opened(manifest, step),
+            opened=lambda step: self._opened(manifest, f"growth/{step}").tensors[f"growth/{step}"],
         )
 
     def _noise_key(self, study: Study, plan: SumPlan, progress: Progress) -> bytes:
@@ -425,9 +432,8 @@ class SiteNode:
             return derive_key(self.secrets.site_noise_key, plan.digest, 0)
         return derive_key(self.secrets.site_secret, progress.public_seed(plan.round).hex(), 0)
 
-    def _opened(self, manifest: Manifest, step: int) -> NDArray[np.int64]:
-        """What an earlier step of a round came to, as the coordinator posted it."""
-        name = f"growth/{step}"
+    def _opened(self, manifest: Manifest, name: str) -> Aggregate:
+        """What an earlier sum of a round came to, as the coordinator posted it."""
         key = round_key(manifest.run, manifest.round, f"opened/{name}")
         timeouts = self.timeouts
         self.board.wait(key, timeout_s=timeouts.coordinator_timeout_s, poll_s=timeouts.poll_s)
@@ -439,11 +445,13 @@ class SiteNode:
             run=manifest.run,
             round=manifest.round,
         )
-        vector: NDArray[np.int64] = Aggregate.from_bytes(opened.payload).tensors[name]
-        self._shown.setdefault((manifest.run, manifest.round), {})[name] = vector
-        return vector
+        told = Aggregate.from_bytes(opened.payload)
+        self._shown.setdefault((manifest.run, manifest.round), {})[name] = told.tensors[name]
+        return told
 
     def _answer_sum(self, manifest: Manifest, answered: SiteRound, name: str) -> bool:
+        if compares_before(manifest.purposes, name) and not self._compare(manifest):
+            return False
         plan = self._wait_for_plan(manifest, answered.shape, name)
         if plan is None or self.name not in plan.cohort:
             return False

@@ -1,7 +1,8 @@
-"""Is a site unlike the others? Its own profile against the consortium's, at the site, from round 1 on.
+"""Is a site unlike the others? Its own profile against the consortium's, at the site, before it gives anything else.
 
-In round 0 every site adds its profile to a secure sum. What is published is the consortium's, without bins of fewer than 11
-people; each site takes its own part away and looks at the rest (`fedhealth.validation.drift`).
+The first sum of round 0 is over the sites' profiles. What is published is the consortium's, without bins of fewer than 11
+people; each site takes its own part away and looks at the rest (`fedhealth.validation.drift`). One that is unlike the others is
+in no other sum.
 """
 
 import json
@@ -12,10 +13,9 @@ import numpy as np
 
 from fedhealth.aggregation.profiles import Counts, Profile, profile_length, reference_of
 from fedhealth.cdm.consent import read_consents
-from fedhealth.errors import DataError, MissingObjectError
-from fedhealth.exchange.board import Board
+from fedhealth.errors import DataError
 from fedhealth.privacy.consent import left_out
-from fedhealth.rounds.aggregate import PROFILE, read_aggregate
+from fedhealth.rounds.aggregate import PROFILE, Aggregate
 from fedhealth.rounds.objects import PREPROCESSING_ROUND, DriftFound
 from fedhealth.rounds.site_consent import evidence_of
 from fedhealth.rounds.site_data import SiteFolder
@@ -42,21 +42,18 @@ def vector_of(own: Profile | None) -> Counts:
     return np.zeros(profile_length(), np.int64) if own is None else own.to_vector()
 
 
-def drift_of(own: Profile | None, board: Board, coordinator: str, run: str) -> DriftFound:
-    """In what a site with this profile is unlike the rest of its consortium; nothing where there is nothing to compare."""
-    try:
-        opening = read_aggregate(board, coordinator, run, PREPROCESSING_ROUND)
-    except MissingObjectError:
+def drift_of(own: Profile | None, opened: Aggregate, *, site: str) -> DriftFound:
+    """In what a site with this profile is unlike the rest of its consortium; nothing where there is nothing to compare.
+
+    Args:
+      own: the site's profile.
+      opened: holds the consortium's, and who is in it.
+      site: whose profile it is.
+    """
+    if own is None or PROFILE not in opened.tensors:
         return DriftFound(found={})
-    if own is None or PROFILE not in opening.tensors:
-        return DriftFound(found={})
-    total = np.asarray(opening.tensors[PROFILE], np.int64)
-    if board.keys.name not in opening.survivors.get(PROFILE, ()):
+    total = np.asarray(opened.tensors[PROFILE], np.int64)
+    if site not in opened.survivors.get(PROFILE, ()):
         total = total + own.to_vector()
     found = find_drift(own, reference_of(total))
     return DriftFound(found={each.code: each.severity for each in found})
-
-
-def fatal_drift(found: DriftFound) -> str | None:
-    """The first of what is so unlike that no case mix explains it: the reason to abstain."""
-    return next((code for code, severity in sorted(found.found.items()) if severity == "fatal"), None)

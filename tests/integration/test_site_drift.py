@@ -90,8 +90,10 @@ def test_sites_that_are_alike_find_nothing_and_all_train(tmp_path, cdms):
 
 def test_a_site_whose_unit_is_wrong_finds_it_itself_and_abstains(tmp_path, cdms):
     network = network_of(tmp_path, cdms, hospital_02="value_as_number / 18.016")
-    _, outcomes = run(network)
-    assert outcomes["hospital-02"] == ["done", *["abstained"] * 3]
+    closed, outcomes = run(network)
+    assert outcomes["hospital-02"] == ["left_out", *["abstained"] * 3]
+    assert closed[0].survivors["profile"] == FOUR
+    assert closed[0].survivors["moments"] == tuple(name for name in FOUR if name != "hospital-02")
     assert {name: found for name, found in outcomes.items() if name != "hospital-02"} == {
         name: ["done"] * 4 for name in FOUR if name != "hospital-02"
     }
