@@ -1,22 +1,27 @@
 """What must be refused, each against a scripted liar; every party is a process that sees its own folder and an exchange.
 
-Numbers are those of the threat model (docs/explanation/secure-sum.md). A lie ends in a typed error of an honest party, in the blame
-of the right one, or in a view that is useless to who lied: never in a wrong sum that is accepted.
+Numbers are those of docs/explanation/secure-sum.md, "Lies". A lie ends in a typed error of an honest party, in the blame of the
+right one, or in a view that is useless to who lied: never in a wrong sum that is accepted.
 """
 
+import ast
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from simulator.network import Network, make_study
 from simulator.party import COORDINATOR, PATIENCE, Stage, restore, start_server, stop_server, vector_of
 from simulator.sums import make_plan
-from verifier.history import open_roster
+from verifier.history import open_object, open_roster
 from verifier.sums import Replay, mask
 
+import fedhealth
 from fedhealth.exchange import FolderExchange
-from fedhealth.secagg.plan import SumPlan
+from fedhealth.rounds.aggregate import read_aggregate, statistics_of
+from fedhealth.secagg.site import SiteSum, SumSecrets
 
 SITES = tuple(f"hospital-{number}" for number in range(1, 6))
 LIAR, VICTIM = SITES[1], SITES[-1]
@@ -43,7 +48,9 @@ def enrolled(tmp_path_factory, server):
 def stage(tmp_path, enrolled, server):
     """A copy of it for one test."""
     shutil.copytree(enrolled.folder, tmp_path / "stage", ignore=shutil.ignore_patterns("outcome-*"))
-    return Stage(tmp_path / "stage", SITES, server)
+    made = Stage(tmp_path / "stage", SITES, server)
+    yield made
+    made.stop()
 
 
 def plan_of(stage, **changes):
@@ -164,6 +171,7 @@ def test_3_two_lists_shown_to_different_sites_open_nothing(stage, phase):
 # --- 4, 7, 15: above the sums
 
 
+PRIVATE = make_study(privacy={"mode": "local", "epsilon": 4.0})
 STUDY = make_study(aggregation={"quorum": 0.8}, training={"rounds": 1, "local": {"epochs": 1}})
 RUN = "run-1"
 
@@ -202,7 +210,9 @@ OTHER = make_study(model={"kind": "mlp", "hidden": [9], "dropout": [0.1]})
         pytest.param("plan", 0, SYBIL, "not in the roster", id="4-sybils"),
         pytest.param("plan", 0, {"threshold": 3}, "malformed or unsafe", id="4-low-threshold"),
         pytest.param("plan", 0, {"counter": 1, "attempt": 1}, "in attempt, counter", id="8-second-attempt"),
-        pytest.param("manifest", 1, {"model_digest": "ab" * 32}, "not the last aggregate's", id="7-trap-weights"),
+        pytest.param(
+            "manifest", 1, {"model_digest": "ab" * 32}, "not the last aggregate's", id="7-trap-weights"
+        ),
         pytest.param("plan", 1, {"model_digest": "ab" * 32}, "in model_digest", id="6-other-model"),
         pytest.param(
             "manifest", 1, {"study_digest": OTHER.digest}, "another study than its run", id="7-architecture"
@@ -210,7 +220,9 @@ OTHER = make_study(model={"kind": "mlp", "hidden": [9], "dropout": [0.1]})
         pytest.param("plan", 1, {"length": 9}, "in length", id="7-other-layout"),
         pytest.param("plan", 0, {"ring_bits": 32}, "in ring_bits", id="15-small-ring"),
         pytest.param("plan", 0, {"ring_bits": 8}, "malformed or unsafe", id="15-tiny-ring"),
-        pytest.param("manifest", 0, {"purposes": ["update"]}, "sums that its study does not", id="15-other-sums"),
+        pytest.param(
+            "manifest", 0, {"purposes": ["update"]}, "sums that its study does not", id="15-other-sums"
+        ),
         pytest.param("study", 0, {"privacy": None}, "refused", id="15-other-study"),
     ],
 )
@@ -227,9 +239,6 @@ def test_4_6_7_8_15_a_plan_or_manifest_that_departs_from_the_study_is_refused(
         assert problem in sites[name].problem("ProtocolError")
     assert not list(loaded.exchange.glob(f"runs/{RUN}/sums/{number}/*/*/*/masked/hospital-*"))
     assert not hub.outcome.exists()
-
-
-PRIVATE = make_study(privacy={"mode": "local", "epsilon": 4.0})
 
 
 @pytest.mark.parametrize(
@@ -361,15 +370,18 @@ def test_9_a_vector_that_comes_late_is_not_in_the_sum_and_stays_masked(stage):
     late = np.frombuffer(replay._read("masked", VICTIM), dtype="<u4").copy()
     for peer, seed in replay._pair_seeds(VICTIM, replay._secret("key", VICTIM)).items():
         stream = mask(seed, bits=32, length=plan.length)
-        late += -stream if VICTIM > peer else stream
+        late += -stream if peer < VICTIM else stream
     assert is_uniform(late.tobytes())
     assert not is_uniform(vector_of(VICTIM, plan).astype("<i4").tobytes())
 
 
-def replay_of(stage, plan):
+def roster_of(stage):
     signed = stage.keys[COORDINATOR].sign_roster(stage.roster).to_bytes()
-    roster = open_roster(signed, digest=stage.roster.digest)
-    return Replay(stage.exchange, roster, prefix(plan))
+    return open_roster(signed, digest=stage.roster.digest)
+
+
+def replay_of(stage, plan):
+    return Replay(stage.exchange, roster_of(stage), prefix(plan))
 
 
 def is_uniform(data):
@@ -402,3 +414,99 @@ def test_16_17_a_vector_of_a_wrong_size_or_with_one_signature_is_blamed_and_left
     (opened,) = hub.value()
     assert set(opened["blamed"]) == {LIAR}
     assert opened["vector"] == summed(plan, [site for site in SITES if site != LIAR])
+
+
+# --- 13, 14, 18
+
+
+CATEGORIES = make_study(features={"categories": [{"name": "pain", "codes": ["urn:x|pain"]}]})
+
+
+def test_13_a_row_of_the_model_that_few_people_would_touch_does_not_exist(stage):
+    """A code of ten people at one site is in no vocabulary, so no weights are its own; one of eleven is and has."""
+    network = Network(stage.folder, CATEGORIES, sites=SITES)
+    for site, people in ((LIAR, 10), (VICTIM, 11)):
+        rows = network.rows[site]
+        levels = np.full(rows.levels.shape, -1, dtype=np.int32)
+        levels[np.flatnonzero(rows.is_training)[:people]] = 0
+        network.give_rows(site, replace(rows, levels=levels, level_names=((f"urn:x|only-{site}",),)))
+    hub, _ = run_whole_rounds(stage, rounds=1, study=CATEGORIES)
+    hub.value()
+    statistics = statistics_of(read_aggregate(stage.board(), COORDINATOR, RUN, 0))
+    (codes,) = statistics.vocabulary.values()
+    assert f"urn:x|only-{LIAR}" not in codes
+    assert f"urn:x|only-{VICTIM}" in codes
+
+
+def weak_generators(source):
+    """Names of generators in a module that are not cryptographic."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        names += [node.attr] if isinstance(node, ast.Attribute) else []
+        found += [name for name in names if {"random", "default_rng", "RandomState"} & set(name.split("."))]
+    return found
+
+
+def test_14_nothing_near_keys_masks_and_noise_draws_from_a_generator_that_is_not_cryptographic():
+    package = Path(fedhealth.__path__[0])
+    paths = [package / "privacy" / "noise.py", *(package / "rounds").glob("*_sum.py")]
+    for folder in ("secagg", "identity", "audit", "exchange"):
+        paths += (package / folder).glob("*.py")
+    assert len(paths) > 30
+    assert {path.name: found for path in paths if (found := weak_generators(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import random",
+        "from numpy.random import default_rng",
+        "np.random.default_rng(1)",
+        "torch.random.seed()",
+    ],
+)
+def test_14_the_check_for_weak_generators_finds_one(source):
+    assert weak_generators(source)
+
+
+@pytest.mark.parametrize("short", ["pair key", "journaled secrets"])
+def test_14_seeds_of_less_than_256_bits_are_refused(stage, short):
+    plan = plan_of(stage)
+    pairs = {peer: bytes(16 if short == "pair key" else 32) for peer in SITES if peer != LIAR}
+    secrets = SumSecrets.draw().to_bytes()[: 64 if short == "journaled secrets" else None]
+    with pytest.raises(ValueError, match=r"256 bits|wrong length"):
+        SiteSum(plan, site=LIAR, pair_keys=pairs, secrets=SumSecrets.from_bytes(secrets))
+
+
+def seen_of(stage, study):
+    """What everybody sees of one site in a run: of each object its kind and size, and what is in the clear of its data."""
+    hub, _ = run_whole_rounds(stage, rounds=1, study=study)
+    hub.value()
+    sizes, clear = {}, {}
+    for key in FolderExchange(stage.exchange).list():
+        if LIAR in key.split("/"):
+            header, payload = open_object(stage.exchange, key, roster_of(stage))
+            sizes[key] = header["kind"], header["payload_bytes"]
+            if header["kind"] in ("ready", "approval", "quality"):
+                told = json.loads(payload)
+                clear[key] = {**told, "consent": {**(told.get("consent") or {}), "commitment": ""}}
+    return sizes, clear
+
+
+def test_18_how_many_patients_a_site_has_is_not_in_what_it_sends_beyond_a_bucket(stage, enrolled, tmp_path):
+    stages = [stage]
+    for number in range(2):
+        shutil.copytree(enrolled.folder, tmp_path / f"{number}", ignore=shutil.ignore_patterns("outcome-*"))
+        stages.append(Stage(tmp_path / f"{number}", SITES, stage.server))
+    seen = []
+    for each, fewer in zip(stages, (0, 1, 40), strict=True):
+        network = Network(each.folder, PRIVATE, sites=SITES)
+        rows = network.rows[LIAR]
+        network.give_rows(LIAR, rows.where(np.arange(len(rows.person)) >= fewer))
+        seen.append(seen_of(each, PRIVATE))
+    (first, clear), (second, also_clear), (_, of_half) = seen
+    assert first == second
+    assert clear == also_clear
+    assert clear != of_half

@@ -89,7 +89,9 @@ def follow(party, *, run, rounds):
     """Answer whole rounds under the site's own policy."""
     node, told = node_of(party), []
     for number in range(rounds):
-        node.board.wait(f"runs/{run}/rounds/{number}/manifest", timeout_s=party.timeouts.coordinator_timeout_s)
+        node.board.wait(
+            f"runs/{run}/rounds/{number}/manifest", timeout_s=party.timeouts.coordinator_timeout_s
+        )
         told.append(node.answer(run, number))
     return told
 
@@ -180,7 +182,9 @@ def run_rounds(party, *, study, run, rounds, lies=()):
         attendance = node.wait_for_sites(run, number)
         for name in purposes:
             node.secure_sum(run, number, name, cohort=tuple(attendance.ready))
-        told.append({"states": attendance.states(), "survivors": dict(node.close_round(run, number).survivors)})
+        told.append(
+            {"states": attendance.states(), "survivors": dict(node.close_round(run, number).survivors)}
+        )
     return told
 
 
@@ -303,6 +307,14 @@ def relay(party, *, views, keeps="^$", seconds=30.0):
 ACTS = {
     act.__name__: act
     for act in (
-        join_only, answer_sums, follow, run_rounds, run_sums, split_lists, two_plans, ask_again, relay
+        join_only,
+        answer_sums,
+        follow,
+        run_rounds,
+        run_sums,
+        split_lists,
+        two_plans,
+        ask_again,
+        relay,
     )
 }

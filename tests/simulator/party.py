@@ -6,6 +6,7 @@ A task is a line of JSON; what came of it stands in a file beside the party's fo
 is one of `simulator.acts`; who lies is told by a word, and how is written there.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -13,9 +14,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from itertools import count
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ from fedhealth.rounds.pinned_roster import read_roster
 COORDINATOR = "coordinator"
 PATIENCE = Timeouts(phase_timeout_s=20, ready_timeout_s=20, coordinator_timeout_s=40, poll_s=0.01)
 _TESTS = Path(__file__).parents[1]
+_LATE_IMPORTS = ("pandas", "torch._dynamo", "torch.profiler")
+"""What the library's own dependencies import when they are first used."""
 
 
 def vector_of(site, plan, variant=""):
@@ -71,7 +75,7 @@ class Stage:
     sites: tuple[str, ...]
     server: subprocess.Popen
     timeouts: Timeouts = PATIENCE
-    _numbers: count = field(default_factory=count)
+    _started: list = field(default_factory=list)
 
     def __post_init__(self):
         self.keys = {name: keys_in(self.folder / name, name) for name in (COORDINATOR, *self.sites)}
@@ -94,7 +98,8 @@ class Stage:
 
     def start(self, name, act, *, exchange=None, timeouts=None, **options):
         """Fork the process of one party; returns what waits for its end."""
-        outcome = self.folder / f"outcome-{next(self._numbers)}.json"
+        started = Started(name, self.folder / f"outcome-{len(self._started)}.json")
+        self._started.append(started)
         task = {
             "name": name,
             "folder": str(self.folder / name),
@@ -103,14 +108,21 @@ class Stage:
             "timeouts": asdict(timeouts or self.timeouts),
             "act": act,
             "options": options,
-            "outcome": str(outcome),
+            "outcome": str(started.outcome),
         }
         self.server.stdin.write(json.dumps(task).encode() + b"\n")
         self.server.stdin.flush()
-        return Started(name, outcome)
+        return started
 
     def start_sites(self, act, **options):
         return {name: self.start(name, act, **options) for name in self.sites}
+
+    def stop(self):
+        """End whoever is still at it."""
+        for started in self._started:
+            if not started.outcome.exists() and started.process.exists():
+                with suppress(ProcessLookupError):
+                    os.kill(int(started.process.read_text()), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,11 @@ class Started:
 
     name: str
     outcome: Path
+
+    @property
+    def process(self):
+        """The file in which it tells its process number."""
+        return self.outcome.with_suffix(".pid")
 
     def ends(self, timeout_s=60.0):
         """What it came to: ``{"value": ...}``, or ``{"error": type, "problem": text}``."""
@@ -171,6 +188,8 @@ def restore(snapshot, folder):
 def _run(task):
     from simulator.acts import ACTS
 
+    outcome = Path(task["outcome"])
+    outcome.with_suffix(".pid").write_text(str(os.getpid()))
     party = Party(
         task["name"],
         Path(task["folder"]),
@@ -182,7 +201,6 @@ def _run(task):
         told = {"value": ACTS[task["act"]](party, **task["options"])}
     except Exception as error:  # noqa: BLE001 - the test is told
         told = {"error": type(error).__name__, "problem": str(error)}
-    outcome = Path(task["outcome"])
     staged = outcome.with_suffix(".part")
     staged.write_text(json.dumps(told))
     staged.rename(outcome)
@@ -190,8 +208,10 @@ def _run(task):
 
 def main():
     """Fork a process for every line."""
-    import simulator.acts  # noqa: F401 - once, before the forks
-
+    for name in ("simulator.acts", *_LATE_IMPORTS):  # once, before the forks
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy what it shares with the others
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         if os.fork() == 0:
