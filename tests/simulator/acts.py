@@ -85,14 +85,18 @@ def _plan_under(node, key):
     return SumPlan.from_bytes(opened.payload)
 
 
-def follow(party, *, run, rounds):
-    """Answer whole rounds under the site's own policy."""
+def follow(party, *, run, rounds, lie=None):
+    """Answer whole rounds under the site's own policy, and see each closed before the next."""
     node, told = node_of(party), []
+    if lie:
+        node.board = Lying(node.board, SITE_LIES[lie])
     for number in range(rounds):
         node.board.wait(
             f"runs/{run}/rounds/{number}/manifest", timeout_s=party.timeouts.coordinator_timeout_s
         )
         told.append(node.answer(run, number))
+        if told[-1] != "abstained":
+            node.close(run, number)
     return told
 
 
@@ -166,7 +170,10 @@ SITE_LIES = {
 
 
 def run_rounds(party, *, study, run, rounds, lies=()):
-    """Run rounds with the library's own coordinator; ``lies`` are (kind, round, changes): what it posts is changed."""
+    """Run rounds with the library's own coordinator; ``lies`` are (kind, round, changes): what it posts is changed.
+
+    Changes are fields of a JSON payload, or none: then the last byte of the payload becomes another.
+    """
     board = party.board()
     node = CoordinatorNode(
         name=COORDINATOR,
@@ -194,7 +201,8 @@ def lying_board(board, lies):
     def lie(kind, payload, place):
         for of_kind, number, changes in lies:
             if (kind, place.get("round", 0)) == (of_kind, number):
-                return rfc8785.dumps(json.loads(payload) | changes)
+                changed = payload[:-1] + bytes([payload[-1] ^ 1])
+                return changed if changes is None else rfc8785.dumps(json.loads(payload) | changes)
         return payload
 
     return Lying(board, lie)
