@@ -131,7 +131,7 @@ def copied(five, tmp_path_factory):
     return folder, [path for path in paths if not path.startswith(".")]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_edit_of_any_byte_of_any_object_is_found(copied, five, data):
     folder, keys = copied
@@ -146,6 +146,7 @@ def test_an_edit_of_any_byte_of_any_object_is_found(copied, five, data):
         path.write_bytes(before)
 
 
-def test_the_copy_is_accepted_unedited(copied, five):
-    statements = open_exchange(copied[0], five.roster)
+def test_the_copy_is_accepted_unedited_and_has_its_rounds_co_signed(copied, five):
+    statements, cosigned = open_exchange(copied[0], five.roster)
     assert [each["predicate"].get("round") for each in statements if "round" in each["predicate"]] == [0, 1]
+    assert cosigned == len(statements)

@@ -145,9 +145,8 @@ def open_entry(data: bytes, roster: Roster) -> dict:
 
 
 @refusing
-def open_checkpoint(data: bytes, roster: Roster) -> tuple[int, bytes]:
-    """Size and root of a signed note over this roster's log."""
-    party = roster.coordinator
+def open_checkpoint(data: bytes, roster: Roster, party: Party) -> tuple[int, bytes]:
+    """Size and root of a note over this roster's log that the party signed."""
     text, _, signed = data.decode().partition("\n\n")
     kinds = (b"\x01" + party.ed25519, b"\xfffedhealth.dev/mldsa65\n" + party.mldsa65)
     raw = b""
@@ -170,17 +169,33 @@ def merkle_root(leaves: list[bytes]) -> bytes:
     return sha256(b"\x01" + merkle_root(leaves[:half]) + merkle_root(leaves[half:])).digest()
 
 
+class History(NamedTuple):
+    """Statements of the log, in order; size of the newest checkpoint that two thirds of the sites co-signed."""
+
+    statements: list[dict]
+    cosigned: int
+
+
 @refusing
-def open_log(folder: Path, roster: Roster) -> list[dict]:
-    """The statements of the log, in order; its checkpoints and every object that it names are checked."""
-    paths, notes = (sorted((folder / "log" / part).iterdir()) for part in ("entries", "checkpoints"))
-    need([path.name for path in paths] == [f"{i:08d}" for i in range(len(paths))], "the log has a gap")
-    need(bool(notes) and notes[-1].name == f"{len(paths):08d}", "no checkpoint covers all entries")
-    leaves = [path.read_bytes() for path in paths]
-    for path in notes:
-        size, root = open_checkpoint(path.read_bytes(), roster)
-        is_fitting = size <= len(leaves) and merkle_root(leaves[:size]) == root
-        need(path.name == f"{size:08d}" and is_fitting, f"checkpoint {path.name} does not fit the entries")
+def open_log(folder: Path, roster: Roster) -> History:
+    """The log; its checkpoints, co-signatures and tiles, and every object that it names, are checked."""
+    keys = keys_under(folder, "log")
+    entries = [key for key in keys if key.startswith("log/entries/")]
+    need(entries == [f"log/entries/{i:08d}" for i in range(len(entries))], "the log has a gap")
+    need(f"log/checkpoints/{len(entries):08d}" in keys, "no checkpoint covers all entries")
+    leaves, cosigners = [(folder / key).read_bytes() for key in entries], dict.fromkeys(range(len(keys)), 0)
+    for key in keys:
+        _, kind, name, *signer = key.split("/")
+        data = (folder / key).read_bytes()
+        if kind == "tile":
+            check_tile(name, signer, data, leaves)
+        elif kind != "entries":
+            need(kind == ("cosignatures" if signer else "checkpoints"), f"{key} is not part of a log")
+            party = roster.parties[signer[0]] if signer else roster.coordinator
+            size, root = open_checkpoint(data, roster, party)
+            is_placed = name == f"{size:08d}" and size <= len(leaves)
+            need(is_placed and merkle_root(leaves[:size]) == root, f"{key} does not fit the entries")
+            cosigners[size] += party.role == "site"
     statements = [open_entry(leaf, roster) for leaf in leaves]
     for subject in (subject for statement in statements for subject in statement["subject"]):
         name, digest = subject["name"], subject["digest"]["sha256"]
@@ -188,13 +203,28 @@ def open_log(folder: Path, roster: Roster) -> list[dict]:
             need(digest == roster.digest, "the log names another roster")
         elif not name.startswith("model:"):  # files of a released model lie in the registry
             need(sha256((folder / name).read_bytes()).hexdigest() == digest, f"{name} is another")
-    return statements
+    enough = -(-2 * (len(roster.parties) - 1) // 3)
+    return History(statements, max((size for size, count in cosigners.items() if count >= enough), default=0))
 
 
-def open_exchange(folder: Path, roster: Roster) -> list[dict]:
-    """Checks every object, and the log; returns its statements."""
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    for key in paths:
+def check_tile(level: str, groups: list[str], data: bytes, leaves: list[bytes]) -> None:
+    """Hashes of up to 256 subtrees side by side, each over 256^level leaves."""
+    width = int(groups.pop()) if groups[-2:-1] and groups[-2].endswith(".p") else 256
+    first = 256 * int("".join(group.strip("x.p") for group in groups))
+    span = 256 ** int(level)
+    need((first + width) * span <= len(leaves), "a tile covers entries that are not there")
+    hashes = [merkle_root(leaves[i * span : (i + 1) * span]) for i in range(first, first + width)]
+    need(b"".join(hashes) == data, "a tile does not fit the entries")
+
+
+def keys_under(folder: Path, prefix: str) -> list[str]:
+    paths = (folder / prefix).rglob("*")
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+
+
+def open_exchange(folder: Path, roster: Roster) -> History:
+    """Every object, and the log."""
+    for key in keys_under(folder, ""):
         if not key.startswith((".", "log/")):
             open_object(folder, key, roster)
     return open_log(folder, roster)

@@ -109,7 +109,8 @@ class Replay:
         statement = {"plan": self.digest, "included": self.included, "survivors": self.survivors}
         equal = [name for name in self.agreed if unpack(self._read("agree", name)) == statement]
         need(len(equal) >= self.needed, "too few sites agreed")
-        self.opens = {name: unpack(self._read("open", name)) for name in self.agreed if self._is_open(name)}
+        there = [name for name in self.agreed if (self.folder / f"{self.prefix}/open/{name}").exists()]
+        self.opens = {name: unpack(self._read("open", name)) for name in there}
         bits, length = self.plan["ring_bits"], self.plan["length"]
         total = np.zeros(length, dtype=f"<u{bits // 8}")
         for name in self.survivors:
@@ -123,9 +124,6 @@ class Replay:
                 total += stream if name > peer else -stream
         vector = total.view(f"<i{bits // 8}").astype(np.int64)
         return ReplayedSum(vector, tuple(self.survivors), tuple(self.dropped))
-
-    def _is_open(self, name: str) -> bool:
-        return (self.folder / f"{self.prefix}/open/{name}").exists()
 
     def _read(self, phase: str, name: str) -> bytes:
         head, payload = open_object(self.folder, f"{self.prefix}/{phase}/{name}", self.roster)

@@ -1,4 +1,4 @@
-"""What a sum is refused for: labels of which there is nothing to learn, features that nobody has, noise in the place of numbers."""
+"""What a sum is refused for: labels of which there is nothing to learn, features that nobody has, noise instead of numbers."""
 
 import json
 
