@@ -11,10 +11,11 @@ import verifier
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulator.network import Network, make_study
-from verifier.history import Refused, open_exchange, open_roster
-from verifier.sums import replay_round
+from verifier.history import Refused, open_exchange, open_object, open_roster
+from verifier.sums import is_tagged, replay_round
 
 from fedhealth.config import Timeouts
+from fedhealth.identity.tag_key import load_or_draw
 from fedhealth.rounds import site as site_module
 from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.layout import decode_sum
@@ -55,6 +56,13 @@ class Consortium:
 
         return record
 
+    def tag_key(self):
+        return load_or_draw(self.network.site_folder(FIVE[0]).keys, self.network.roster)
+
+    def plan_digest(self, number, name):
+        key = f"runs/{RUN}/sums/{number}/{name}/plan/coordinator"
+        return open_object(self.exchange, key, self.roster)[0]["plan"]
+
     def replayed(self, number):
         return replay_round(self.exchange, self.roster, RUN, number)
 
@@ -91,8 +99,11 @@ def test_every_sum_replayed_from_the_exchange_is_what_the_sites_encoded_and_the_
         published = read_aggregate(node.board, "coordinator", RUN, closed.round)
         for name, opened in run.replayed(closed.round).items():
             purpose = name.split("/")[0]
-            encoded = [run.encoded[closed.round, purpose, site] for site in opened.survivors]
-            assert (opened.vector == sum(encoded)).all()
+            encoded = sum(run.encoded[closed.round, purpose, site] for site in opened.survivors)
+            assert opened.vector.tolist() == encoded.tolist()
+            assert is_tagged(opened, run.tag_key(), run.plan_digest(closed.round, name))
+            wrong = opened._replace(vector=opened.vector + np.eye(1, len(encoded), dtype=np.int64)[0])
+            assert not is_tagged(wrong, run.tag_key(), run.plan_digest(closed.round, name))
             assert opened.survivors == published.survivors[purpose]
             shape = node.progress(RUN).shape(closed.round)
             decoded = decode_sum(

@@ -67,6 +67,7 @@ def _answer(node, key, *, lie, variant, delay_s):
         site=node.name,
         coordinator=COORDINATOR,
         pair_keys={peer: node.pair_keys[peer] for peer in plan.cohort if peer != node.name},
+        tag_key=node.tag_key,
         timeouts=node.timeouts,
     )
 

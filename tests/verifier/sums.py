@@ -24,10 +24,54 @@ def commitment(label: str, plan: str, value: bytes) -> bytes:
     return sha256(f"{VERSION} {label} {plan} ".encode() + value).digest()
 
 
-def mask(seed: bytes, *, bits: int, length: int) -> np.ndarray:
-    """PRG(seed): little-endian words of AES-256-CTR from counter 0."""
-    cipher = Cipher(algorithms.AES(derive(seed, "vector")), modes.CTR(bytes(16))).encryptor()
-    return np.frombuffer(cipher.update(bytes(length * bits // 8)), dtype=f"<u{bits // 8}")
+class Shape(NamedTuple):
+    """How a site's numbers lie in its words: ``length`` of ``bits``, and ``lanes`` of 64."""
+
+    bits: int
+    length: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        """Bytes of the words in which masks are added to the vector."""
+        return next(size for size in (1, 2, 4, 8) if 8 * size >= self.bits)
+
+
+def words(data: bytes, shape: Shape) -> np.ndarray:
+    """An upload as integers modulo 2^64, whose lowest bits are those of the ring."""
+    end = -(-shape.length * shape.bits // 8)
+    need(len(data) == end + 8 * shape.lanes, "an upload has a wrong size")
+    stream = np.unpackbits(np.frombuffer(data[:end], np.uint8), bitorder="little")
+    need(not stream[shape.length * shape.bits :].any(), "an upload has bits left over")
+    bits = stream[: shape.length * shape.bits].reshape(shape.length, shape.bits).astype(np.uint64)
+    vector = (bits << np.arange(shape.bits, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
+    return np.concatenate([vector, np.frombuffer(data[end:], "<u8")])
+
+
+def mask(seed: bytes, shape: Shape) -> np.ndarray:
+    """PRG(seed): little-endian words of AES-256-CTR from counter 0, of the vector and then of the lanes."""
+    parts = []
+    for use, count, width in (("vector", shape.length, shape.width), ("lanes", shape.lanes, 8)):
+        cipher = Cipher(algorithms.AES(derive(seed, use)), modes.CTR(bytes(16))).encryptor()
+        parts.append(np.frombuffer(cipher.update(bytes(count * width)), f"<u{width}").astype(np.uint64))
+    return np.concatenate(parts)
+
+
+def signed(total: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Vector and lanes as the signed integers that the words stand for."""
+    above = np.uint64(64 - shape.bits)
+    vector = (total[: shape.length] << above).view(np.int64) >> above.astype(np.int64)
+    return vector, total[shape.length :].view(np.int64)
+
+
+def is_tagged(opened: "ReplayedSum", tag_key: bytes, plan: str) -> bool:
+    """Whether the last two lanes are the tag of the rest, for who has the sites' key."""
+    prime, (low, high) = 2**61 - 1, opened.lanes[-2:].tolist()
+    cipher = Cipher(algorithms.AES(derive(tag_key, "tag", plan)), modes.CTR(bytes(16))).encryptor()
+    factors = np.frombuffer(cipher.update(bytes(8 * len(opened.vector))), "<u8").tolist()
+    made = sum((each & prime) * value for each, value in zip(factors, opened.vector.tolist(), strict=True))
+    pads = (int.from_bytes(derive(tag_key, "tag pad", plan, site), "big") for site in opened.survivors)
+    return (low + 2**31 * high - made - sum(pads)) % prime == 0
 
 
 def rebuild(shares: dict[int, bytes]) -> bytes:
@@ -71,9 +115,10 @@ def _unpack(data: bytes, at: int) -> tuple[object, int]:
 
 
 class ReplayedSum(NamedTuple):
-    """What a sum comes to: int64 of the plan's length over the survivors; and whose shares alone count."""
+    """What a sum comes to: int64 of the plan's length over the survivors, its lanes; and whose shares alone count."""
 
     vector: np.ndarray
+    lanes: np.ndarray
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
 
@@ -97,6 +142,8 @@ class Replay:
         need(len(self.cohort) >= 3 and sorted(set(self.cohort)) == self.cohort, "the cohort is not one")
         need(self.needed == 2 * len(self.cohort) // 3 + 1, "the threshold is another")
         need(self.plan["roster_digest"] == roster.digest, "the plan is of another roster")
+        bits = self.plan["ring_bits"]
+        self.shape = Shape(bits, self.plan["length"], self.plan["lanes"] + (2 if bits >= 32 else 0))
         self.included, self.survivors, self.agreed = map(self._listed, ("share", "masked", "agree"))
         is_nested = set(self.agreed) <= set(self.survivors) <= set(self.included) <= set(self.cohort)
         least = max(self.needed, self.plan["min_survivors"])
@@ -111,19 +158,15 @@ class Replay:
         need(len(equal) >= self.needed, "too few sites agreed")
         there = [name for name in self.agreed if (self.folder / f"{self.prefix}/open/{name}").exists()]
         self.opens = {name: unpack(self._read("open", name)) for name in there}
-        bits, length = self.plan["ring_bits"], self.plan["length"]
-        total = np.zeros(length, dtype=f"<u{bits // 8}")
+        total = np.zeros(self.shape.length + self.shape.lanes, dtype=np.uint64)
         for name in self.survivors:
-            upload = np.frombuffer(self._read("masked", name), dtype=total.dtype)
-            need(len(upload) == length, f"the vector of {name} has a wrong size")
-            total += upload
-            total -= mask(self._secret("mask", name), bits=bits, length=length)
+            total += words(self._read("masked", name), self.shape)
+            total -= mask(self._secret("mask", name), self.shape)
         for name in self.dropped:
             for peer, seed in self._pair_seeds(name, self._secret("key", name)).items():
-                stream = mask(seed, bits=bits, length=length)
+                stream = mask(seed, self.shape)
                 total += stream if name > peer else -stream
-        vector = total.view(f"<i{bits // 8}").astype(np.int64)
-        return ReplayedSum(vector, tuple(self.survivors), tuple(self.dropped))
+        return ReplayedSum(*signed(total, self.shape), tuple(self.survivors), tuple(self.dropped))
 
     def _read(self, phase: str, name: str) -> bytes:
         head, payload = open_object(self.folder, f"{self.prefix}/{phase}/{name}", self.roster)

@@ -8,6 +8,7 @@ import pytest
 from fedhealth.aggregation.statistics import encode_statistics
 from fedhealth.aggregation.update import update_length
 from fedhealth.errors import PolicyError, ProtocolError
+from fedhealth.privacy.noise import NoiseSource
 from fedhealth.rounds.layout import RoundShape, decode_sum, encode_weighted, has_lane, sum_layout
 from fedhealth.study.columns import feature_columns
 from fedhealth.study.language import Aggregation
@@ -134,7 +135,10 @@ def test_every_sum_of_honest_updates_is_taken(mode, change, examples):
     shape = shape_of("evaluation", "update", mode=mode)
     delta = {name: np.full_like(array, change) for name, array in MODEL.items()}
     declared = None if mode == "none" else float(examples)
-    vector = 3 * encode_weighted(delta, shape.study, examples=examples, declared=declared, sites=3)
+    rounding = NoiseSource(bytes(32))
+    vector = 3 * encode_weighted(
+        delta, shape, examples=examples, declared=declared, sites=3, rounding=rounding
+    )
     all_declared = None if declared is None else (declared,) * 3
     found = decode_sum(shape, "update", vector, cohort=SITES, declared=all_declared)
     assert np.allclose(found.tensors["bias"], np.clip(change, -1, 1), atol=1e-3)
