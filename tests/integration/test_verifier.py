@@ -46,13 +46,13 @@ class Consortium:
     def _recorded(self, take_part):
         """``take_part`` as it is; what it encodes is kept here as well."""
 
-        def record(context, plan, *, vector_of):
+        def record(context, plan, *, vector_of, **how):
             def encode(plan):
                 vector = vector_of(plan)
                 self.encoded[plan.round, plan.purpose, context.site] = vector
                 return vector
 
-            return take_part(context, plan, vector_of=encode)
+            return take_part(context, plan, vector_of=encode, **how)
 
         return record
 

@@ -1,4 +1,4 @@
-"""Known answers of keys, seals, signatures and the log, computed without fedhealth's code (tests/vectors/regenerate_parties.py)."""
+"""Known answers of keys, seals, signatures and the log, which tests/vectors/regenerate_parties.py computes without fedhealth."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Replays a secure sum from the exchange, as docs/explanation/secure-sum.md ("The bytes") describes it."""
+"""Replays a masked sum from the exchange, as docs/explanation/secure-sum.md ("The bytes") describes it; no ciphertexts."""
 
 import json
 from hashlib import sha256
