@@ -1,6 +1,6 @@
 """What must be refused, each against a scripted liar; every party is a process that sees its own folder and an exchange.
 
-Numbers are those of docs/explanation/secure-sum.md, "Lies". A lie ends in a typed error of an honest party, in the blame of the
+Numbers are those of docs/explanation/threat-model.md. A lie ends in a typed error of an honest party, in the blame of the
 right one, or in a view that is useless to who lied: never in a wrong sum that is accepted.
 """
 
