@@ -23,6 +23,8 @@ from fedhealth.exchange import FolderExchange
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.secagg.site import SiteSum, SumSecrets
 
+pytestmark = pytest.mark.slow
+
 SITES = tuple(f"hospital-{number}" for number in range(1, 6))
 LIAR, VICTIM = SITES[1], SITES[-1]
 HASTY = PATIENCE.__class__(phase_timeout_s=3, ready_timeout_s=3, coordinator_timeout_s=20, poll_s=0.01)

@@ -20,6 +20,8 @@ from fedhealth.rounds import site as site_module
 from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.layout import decode_sum
 
+pytestmark = pytest.mark.slow
+
 RUN = "run-1"
 STUDY = make_study(training={"rounds": 1, "local": {"epochs": 1}, "batch_size": 16, "optimizer": {"lr": 0.1}})
 FIVE = tuple(f"hospital-{number:02d}" for number in range(1, 6))
