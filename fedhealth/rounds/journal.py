@@ -111,5 +111,20 @@ class SiteJournal:
                 "restart the run under a new run id; tell the consortium if no rows changed",
             )
 
+    def hear_once(self, *, run: str, plan_digest: str, phase: str, listed: bytes) -> None:
+        """Record the one list of a phase that this site goes by: whose objects count, by digest.
+
+        Guarantees: after two calls for one plan and phase the lists were equal. A peer that was restored from an old
+        snapshot, and so made other objects, cannot be summed with this site a second time.
+
+        Raises:
+          ProtocolError: another list was recorded before.
+        """
+        if record_once(self._path(run, f"list-{phase}-{plan_digest}"), listed) != listed:
+            raise ProtocolError(
+                f"the coordinator showed this site two lists of sites in phase {phase} of one plan",
+                "report it to the consortium; nothing was said a second time",
+            )
+
     def _path(self, run: str, name: str) -> Path:
         return self.folder / run / f"{name}.json"

@@ -29,7 +29,7 @@ from fedhealth.aggregation.update import (
 )
 from fedhealth.aggregation.vocabulary import decode_vocabulary, vocabulary_length
 from fedhealth.compression.codec import Codec
-from fedhealth.errors import PolicyError
+from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.evaluation import Figures, decode_evaluation, evaluation_length
 from fedhealth.models.statistics import Statistics
 from fedhealth.models.stepwise import STEPWISE
@@ -48,6 +48,9 @@ UPDATE_RING_BITS: RingBits = 32
 """The ring of updates that are summed exactly: all of them, or those before anything is known of their size."""
 UPDATE_SD = "update_sd"
 """Of a study that compresses: the standard deviation of an entry of an update's sum, from which the next step follows."""
+
+LEAST_COUNT = -(2**62)
+"""Below every sum of counts and fixed-point numbers that sites can send; a fourth of the ring's integers are."""
 
 Vector = NDArray[np.int64]
 
@@ -187,8 +190,12 @@ def decode_sum(
 
     Raises:
       PolicyError: there is nothing to learn of an outcome, or nobody has a feature that is asked for.
+      ProtocolError: no numbers of sites come to this sum. One wrong mask makes noise of it, which has such numbers with
+        all but negligible probability.
     """
     purpose, _ = part_of(name)
+    if purpose != "update" and int(vector.min()) < LEAST_COUNT:
+        raise _impossible(name)
     if purpose == "update":
         return _decode_update(shape, vector, cohort=cohort, declared=declared)
     if purpose == "growth":
@@ -201,7 +208,13 @@ def _decode_update(
 ) -> Aggregate:
     codec = shape.codec or FixedPoint(scale_of(shape.study, sites=len(cohort)))
     total = None if declared is None else sum(counted_weight(weight) for weight in declared)
+    if declared is None and not 0 < int(vector[-1]) <= len(cohort) * largest_weight(shape.study):
+        raise _impossible("update")
     delta, weight = decode_update(vector, shape.model, decode=codec.decode, total_weight=total)
+    if isinstance(codec, FixedPoint):  # every site clips, and then rounds; what wraps around has no bound
+        bound = DELTA_CLIP + len(cohort) / (codec.scale * weight)
+        if any(np.abs(values).max(initial=0.0) > bound for values in delta.values()):
+            raise _impossible("update")
     of_weight = {"total_weight": weight} if declared is not None else {}
     of_size = {UPDATE_SD: _update_sd(shape, delta, weight)} if shape.study.aggregation.compresses else {}
     return Aggregate(tensors=delta, metrics={**of_weight, **of_size})
@@ -215,6 +228,13 @@ def _update_sd(shape: RoundShape, delta: Weights, weight: float) -> float:
     share = 1.0 if shape.codec is None else shape.codec.sent / shape.codec.length
     values = flatten(delta).astype(np.float64)
     return float(f"{weight * math.sqrt(np.mean(values * values) / share):.2g}")
+
+
+def _impossible(name: str) -> ProtocolError:
+    return ProtocolError(
+        f"the sum {name} is noise: no numbers of sites come to it",
+        "a site put a wrong mask on its vector; start again without some sites until it is found",
+    )
 
 
 def _decode_vocabulary(shape: RoundShape, vector: Vector) -> Aggregate:

@@ -180,8 +180,10 @@ def _post_share(context: SiteSumContext, plan: SumPlan, share: bytes) -> None:
 
 
 def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:
-    """Wait until the coordinator has closed a phase and read its signed list."""
-    roster = PhaseRoster.from_bytes(_told(context, plan, phase, kind="roster"))
+    """Wait until the coordinator has closed a phase and read its signed list, the only one that this site goes by."""
+    listed = _told(context, plan, phase, kind="roster")
+    context.journal.hear_once(run=plan.run, plan_digest=plan.digest, phase=phase, listed=listed)
+    roster = PhaseRoster.from_bytes(listed)
     if not set(roster.sites) <= set(plan.cohort):
         raise ProtocolError(
             "the coordinator listed a site outside the plan's cohort", "report it to the consortium"

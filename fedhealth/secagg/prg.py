@@ -28,14 +28,15 @@ def ring_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
 
 
 def derive(key: bytes, *parts: str, size: int = 32) -> bytes:
-    """HKDF-SHA256 of a key under a label; the parts are joined unambiguously.
+    """HKDF-SHA256 of a key under a label and parts, each behind its length in bytes.
 
     Raises:
       ValueError: the key has fewer than 256 bits.
     """
     if len(key) < SEED_BYTES:
         raise ValueError("a key needs at least 256 bits")
-    info = b"".join(len(part).to_bytes(4, "big") + part.encode() for part in ("fedhealth secagg 1", *parts))
+    encoded = [part.encode() for part in ("fedhealth secagg 1", *parts)]
+    info = b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
     return HKDF(algorithm=SHA256(), length=size, salt=None, info=info).derive(key)
 
 

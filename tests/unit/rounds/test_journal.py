@@ -39,6 +39,15 @@ def test_a_step_of_a_plan_is_said_once(journal, step):
     journal.say_once(run="r", plan_digest="b", step=step, statement=b"two")
 
 
+def test_one_list_of_a_phase_is_gone_by(journal):
+    journal.hear_once(run="r", plan_digest="a", phase="share", listed=b"one")
+    SiteJournal(journal.folder).hear_once(run="r", plan_digest="a", phase="share", listed=b"one")
+    with pytest.raises(ProtocolError, match="two lists of sites in phase share"):
+        SiteJournal(journal.folder).hear_once(run="r", plan_digest="a", phase="share", listed=b"two")
+    journal.hear_once(run="r", plan_digest="a", phase="masked", listed=b"two")
+    journal.hear_once(run="r", plan_digest="b", phase="share", listed=b"two")
+
+
 def test_two_processes_that_open_a_plan_at_a_time_get_the_same_secrets(journal):
     others = SiteJournal(journal.folder)
 
