@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from fedhealth import __version__
 from fedhealth.aggregation.profiles import Profile
 from fedhealth.audit import Witness
 from fedhealth.config import Timeouts
-from fedhealth.errors import DataError, PolicyError, ProtocolError, TransportError
+from fedhealth.errors import DataError, PolicyError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.features.rows import Rows
 from fedhealth.identity import SiteSecrets
@@ -28,7 +27,7 @@ from fedhealth.privacy.noise import derive_key
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import PROFILE, Aggregate
 from fedhealth.rounds.journal import SiteJournal
-from fedhealth.rounds.layout import RoundShape, is_judged, sum_layout
+from fedhealth.rounds.layout import is_judged, sum_layout
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
@@ -41,15 +40,9 @@ from fedhealth.rounds.objects import (
     Ready,
     approval_key,
     compares_before,
-    part_of,
     round_key,
-    settings_digest,
     site_key,
-    sites_needed,
     study_key,
-    sum_counter,
-    sum_prefix,
-    survivors_needed,
     trains,
 )
 from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
@@ -59,6 +52,7 @@ from fedhealth.rounds.site_consent import consenting
 from fedhealth.rounds.site_data import SiteFolder, data_state, policy_digest, rows_of
 from fedhealth.rounds.site_drift import drift_of, own_profile
 from fedhealth.rounds.site_memory import SiteMemory
+from fedhealth.rounds.site_plan import await_plan
 from fedhealth.rounds.site_sum import SiteSumContext, post_plain, take_part
 from fedhealth.rounds.site_vector import SiteRound
 from fedhealth.secagg.plan import SumPlan
@@ -452,7 +446,7 @@ class SiteNode:
     def _answer_sum(self, manifest: Manifest, answered: SiteRound, name: str) -> bool:
         if compares_before(manifest.purposes, name) and not self._compare(manifest):
             return False
-        plan = self._wait_for_plan(manifest, answered.shape, name)
+        plan = await_plan(self.board, manifest, answered.shape, name, timeouts=self.timeouts)
         if plan is None or self.name not in plan.cohort:
             return False
         self.folder.policy().check(answered.shape.study, n_sites=len(plan.cohort))
@@ -477,63 +471,6 @@ class SiteNode:
         declared = account.declared(plan.round, plan.cohort)
         updates = PlainUpdates(shape=answered.shape, plan=plan, declared=declared)
         return post_plain(context, updates, vector_of=answered.vector)
-
-    def _wait_for_plan(self, manifest: Manifest, shape: RoundShape, name: str) -> SumPlan | None:
-        """The verified plan of a sum; None when the round closed without one that this site saw in time."""
-        purpose, step = part_of(name)
-        prefix = sum_prefix(manifest.run, manifest.round, purpose, step=step)
-        key = f"{prefix}/plan/{self.coordinator}"
-        closed = round_key(manifest.run, manifest.round, "aggregate")
-        deadline = time.monotonic() + self.timeouts.coordinator_timeout_s
-        while not self.board.exists(key):
-            if self.board.exists(closed):
-                return None
-            if time.monotonic() > deadline:
-                raise TransportError("the coordinator opened no sum in time", "see whether it still runs")
-            time.sleep(self.timeouts.poll_s)
-        opened = self.board.read(
-            key,
-            kind="plan",
-            sender=self.coordinator,
-            role="coordinator",
-            study=manifest.study_digest,
-            run=manifest.run,
-            round=manifest.round,
-            purpose=purpose,
-            step=step,
-        )
-        plan = SumPlan.from_bytes(opened.payload)
-        self._judge_plan(manifest, shape, name, plan)
-        return plan
-
-    def _judge_plan(self, manifest: Manifest, shape: RoundShape, name: str, plan: SumPlan) -> None:
-        """R0: refuse a plan that is not exactly what study, manifest and roster imply."""
-        purpose, step = part_of(name)
-        study, layout = shape.study, sum_layout(shape, name)
-        expected = {
-            "study_digest": manifest.study_digest,
-            "run": manifest.run,
-            "round": manifest.round,
-            "purpose": purpose,
-            "step": step,
-            "attempt": 0,
-            "model_digest": manifest.model_digest,
-            "settings_digest": settings_digest(study, __version__),
-            "roster_digest": self.board.roster.digest,
-            "ring_bits": layout.ring_bits,
-            "length": layout.length,
-            "lanes": layout.lanes,
-            "counter": sum_counter(manifest.round, manifest.purposes, name),
-            "min_survivors": survivors_needed(study, cohort=len(plan.cohort)),
-            "colluders": study.aggregation.colluders,
-        }
-        wrong = sorted(key for key, value in expected.items() if getattr(plan, key) != value)
-        if wrong:
-            raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
-        if not set(plan.cohort) <= set(self.board.roster.sites):
-            raise ProtocolError("a plan names a site that is not in the roster", "report it")
-        if len(plan.cohort) < sites_needed(study, enrolled=len(self.board.roster.sites)):
-            raise ProtocolError("a plan has fewer sites than its study asks for", "report it")
 
 
 def _round_of(key: str) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from fedhealth.models.weights import digest, flatten, parameter_count
 from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.layout import UPDATE_SD, sum_layout
 from fedhealth.rounds.site_memory import SiteMemory
+from fedhealth.rounds.site_plan import judge_plan
 from fedhealth.secagg.plan import SumPlan
 
 TRAINING = {"rounds": 5, "local": {"epochs": 1}, "batch_size": 16, "optimizer": {"lr": 0.1}}
@@ -208,9 +209,9 @@ def test_a_site_refuses_a_plan_that_is_not_its_codecs(six_bits, changed):
     manifest = node._manifest("run-1", 3)
     shape = node._progress_of(manifest).shape(3)
     plan = plans(network)[3]
-    node._judge_plan(manifest, shape, "update", plan)
+    judge_plan(node.board, manifest, shape, "update", plan)
     with pytest.raises(ProtocolError, match="departs from its manifest"):
-        node._judge_plan(manifest, shape, "update", plan.model_copy(update=changed))
+        judge_plan(node.board, manifest, shape, "update", plan.model_copy(update=changed))
 
 
 @pytest.mark.parametrize("told", [None, -1.0, float("nan"), float("inf"), "large"])
