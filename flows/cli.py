@@ -304,13 +304,19 @@ def audit_verify(
     roster: Annotated[
         str | None, typer.Option(help="The roster's digest, as you know it from elsewhere (of a bundle).")
     ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Open every sum anew too, and compute every model again.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Check every log entry, object and model of a working directory or a bundle; exit 1 on any edit."""
     from fedhealth.embedded.history import verify_file, verify_workdir
 
     is_bundle = path.is_file()
-    result = verify_file(str(path), roster_digest=roster) if is_bundle else verify_workdir(str(path))
+    if is_bundle:
+        result = verify_file(str(path), roster_digest=roster, replay=replay)
+    else:
+        result = verify_workdir(str(path), replay=replay)
     _write_json(json_file, json.dumps(result, indent=2))
     console = Console()
     for kind, key, problem in result["findings"]:
@@ -325,6 +331,8 @@ def audit_verify(
         f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}",
         soft_wrap=True,
     )
+    if replay:
+        console.print("replayed: the published sums and models follow from what the sites sent")
     console.print(
         f"{result['cosigned_size']} of them co-signed by {', '.join(result['cosigners'])}", soft_wrap=True
     )

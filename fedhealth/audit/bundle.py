@@ -12,7 +12,7 @@ Equal histories give equal bytes. A masked upload is what it was on the exchange
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 from fedhealth.audit.checkpoints import Checkpoint
 from fedhealth.audit.log import Entry, entry_key
 from fedhealth.audit.statements import INDEX_TAG, MAX_ENTRY_BYTES, entry_digest, open_statement
-from fedhealth.audit.verify import AuditResult, released_from, verify_exchange
+from fedhealth.audit.verify import AuditResult, Finding, released_from, verify_exchange
 from fedhealth.errors import ConfigError, MissingObjectError, ProtocolError
 from fedhealth.exchange.envelope import LIMITS
 from fedhealth.exchange.store import Exchange, check_key, check_prefix, too_large
@@ -122,8 +122,16 @@ def export_bundle(
     return run
 
 
+Check = Callable[[Exchange, Roster, str], tuple[Finding, ...]]
+"""A further check of a run: of the exchange, its roster and the run's id."""
+
+
 def verify_bundle(
-    path: Path, *, expected_roster_digest: str | None = None, expected_checkpoint: Checkpoint | None = None
+    path: Path,
+    *,
+    expected_roster_digest: str | None = None,
+    expected_checkpoint: Checkpoint | None = None,
+    also: Check | None = None,
 ) -> BundleResult:
     """Check everything that a bundle holds; it may come from anybody.
 
@@ -135,6 +143,7 @@ def verify_bundle(
       path: the zip file.
       expected_roster_digest: the roster's digest, from elsewhere; None trusts the bundle's.
       expected_checkpoint: a state of the log, from elsewhere.
+      also: what else to check of the model's run, once all of this holds.
 
     Raises:
       ConfigError: it is no bundle.
@@ -160,6 +169,8 @@ def verify_bundle(
                 only=model,
             )
             run = _run_of(packed, signed.roster, model, tags) if audit.ok else ""
+            if run and also is not None:
+                audit = audit.with_findings(also(packed, signed.roster, run))
     except (OSError, zipfile.BadZipFile, AttributeError, KeyError, TypeError, ValueError, ProtocolError):
         raise ConfigError(
             f"{path} is no bundle of a model's history", "make one with fedhealth audit export"

@@ -7,7 +7,7 @@ that the manifest of the run's last round names.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, cosigners_needed, open_checkpoint
@@ -51,7 +51,7 @@ class Finding:
     """One thing that an audit saw.
 
     Attributes:
-      kind: roster, entry, checkpoint, cosignature, object, subject, release: failures; uncovered (a
+      kind: roster, entry, checkpoint, cosignature, object, subject, release, replay: failures; uncovered (a
         validly signed object that no entry names, such as a late upload) and unknown
         (something outside the known folders): notes.
       key: the exchange key, or ``model/path``.
@@ -92,6 +92,11 @@ class AuditResult:
     objects_checked: int
     cosigned: Checkpoint = NOTHING
     cosigners: tuple[str, ...] = ()
+
+    def with_findings(self, more: tuple[Finding, ...]) -> "AuditResult":
+        """The same result with what another check has found."""
+        ok = self.ok and all(finding.is_note for finding in more)
+        return replace(self, ok=ok, findings=self.findings + more)
 
 
 @dataclass(slots=True)

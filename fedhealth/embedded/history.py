@@ -4,11 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedhealth.audit import AuditResult, Checkpoint, export_bundle, verify_bundle, verify_exchange
+from fedhealth.audit import (
+    AuditResult,
+    Checkpoint,
+    Finding,
+    export_bundle,
+    verify_bundle,
+    verify_exchange,
+)
 from fedhealth.config import Workdir
 from fedhealth.errors import ConfigError
 from fedhealth.exchange import open_exchange
-from fedhealth.identity import SignedRoster
+from fedhealth.exchange.board import Reader
+from fedhealth.exchange.store import Exchange
+from fedhealth.identity import Roster, SignedRoster
 from fedhealth.registry import Registry, artifact_folder, choose_store, store_uri
 
 
@@ -23,8 +32,12 @@ def registry_of(workdir: Workdir) -> Registry:
     return Registry(uri, artifact_root=None if is_server(uri) else artifact_folder(workdir.path))
 
 
-def verify_workdir(workdir_path: str) -> dict[str, Any]:
+def verify_workdir(workdir_path: str, *, replay: bool = False) -> dict[str, Any]:
     """Check log, exchange and registered models of a working directory against each other.
+
+    Args:
+      workdir_path: of a demo or study run.
+      replay: whether to open every sum of every run anew, and compute every model again.
 
     Returns:
       ``ok``, ``size``, ``root``, ``objects``, the findings as (kind, key, problem), and of the newest checkpoint that two thirds
@@ -42,7 +55,21 @@ def verify_workdir(workdir_path: str) -> dict[str, Any]:
         model_tags=tags,
         expected_checkpoint=_reported_checkpoint(workdir),
     )
+    if replay and result.ok:
+        exchange, roster = open_exchange(str(workdir.exchange)), _roster(workdir)
+        runs = sorted({key.split("/")[1] for key in exchange.list("runs/")})
+        result = result.with_findings(tuple(f for run in runs for f in _replayed(exchange, roster, run)))
     return _told(result)
+
+
+def _roster(workdir: Workdir) -> Roster:
+    return SignedRoster.from_bytes(workdir.roster.read_bytes()).roster
+
+
+def _replayed(exchange: Exchange, roster: Roster, run: str) -> tuple[Finding, ...]:
+    from fedhealth.rounds.history import replay_run
+
+    return replay_run(Reader(exchange, roster), run)
 
 
 def _checked(workdir_path: str) -> Workdir:
@@ -97,13 +124,15 @@ def export_model(workdir_path: str, model: str | None, out: str) -> dict[str, st
     return {"model": model, "run": run}
 
 
-def verify_file(path: str, *, roster_digest: str | None) -> dict[str, Any]:
-    """Check a bundle; returns what `verify_workdir` does, with the model, its run and the roster's digest.
+def verify_file(path: str, *, roster_digest: str | None, replay: bool = False) -> dict[str, Any]:
+    """Check a bundle, with ``replay`` its run's sums and models too; returns what `verify_workdir` does, with the model, its run
+    and the roster's digest.
 
     Raises:
       ConfigError: it is no bundle.
     """
-    found = verify_bundle(Path(path), expected_roster_digest=roster_digest)
+    also = _replayed if replay else None
+    found = verify_bundle(Path(path), expected_roster_digest=roster_digest, also=also)
     return _told(found.audit) | {"model": found.model, "run": found.run, "roster": found.roster}
 
 

@@ -18,25 +18,85 @@ _PLACE = frozenset({"study", "run", "round", "purpose", "step", "attempt", "plan
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """The exchange as one party sees it.
+class Reader:
+    """The exchange, or a copy of it, as whoever knows the roster can read it.
 
     Guarantees: what ``read`` returns was signed by the named sender for exactly this
-    key, kind, run, round, purpose, step and attempt; a site posts only under its own name.
+    key, kind, run, round, purpose, step and attempt.
 
     Attributes:
       exchange: the store.
-      keys: whose objects ``post`` makes.
       roster: the pinned roster that signatures are checked against.
-      clock: seconds since 1970 (UTC), such as ``time.time``.
       limits: what ``read`` accepts.
     """
 
     exchange: Exchange
-    keys: PartyKeys
     roster: Roster
-    clock: Callable[[], float] = field(kw_only=True)
     limits: Limits = field(default=LIMITS, kw_only=True)
+
+    def read(
+        self,
+        key: str,
+        *,
+        kind: str,
+        sender: str,
+        role: Role,
+        digest: str | None = None,
+        study: str | None = None,
+        run: str = "",
+        round: int = 0,
+        purpose: str = "",
+        step: int = 0,
+        attempt: int = 0,
+        plan: str | None = None,
+    ) -> Opened:
+        """Return the object under ``key``, verified; its payload is not parsed.
+
+        Guarantees: (1) envelope whole and both signatures (see ``unseal``), (2) digest
+        when given, (3) the sender and its role, (4) a site's own name in the key, (5)
+        key, kind, run, round, purpose, step and attempt equal the header's, study and
+        plan when given.
+
+        Raises:
+          MissingObjectError: nothing is there yet.
+          ProtocolError: any check fails.
+          TransportError: the store failed.
+        """
+        place: dict[str, str | int] = {"run": run, "round": round, "purpose": purpose, "step": step}
+        place["attempt"] = attempt
+        place |= {name: value for name, value in (("study", study), ("plan", plan)) if value is not None}
+        return read_object(
+            self.exchange,
+            key,
+            roster=self.roster,
+            kind=kind,
+            sender=sender,
+            role=role,
+            digest=digest,
+            limits=self.limits,
+            **place,
+        )
+
+    def exists(self, key: str) -> bool:
+        """Tell whether something, not yet verified, is under ``key``."""
+        return self.exchange.exists(key)
+
+    def list(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the keys that start with ``prefix``, sorted."""
+        return self.exchange.list(prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Board(Reader):
+    """The exchange as one party sees it: a reader that posts, a site only under its own name.
+
+    Attributes:
+      keys: whose objects ``post`` makes.
+      clock: seconds since 1970 (UTC), such as ``time.time``.
+    """
+
+    keys: PartyKeys
+    clock: Callable[[], float] = field(kw_only=True)
 
     def post(
         self,
@@ -93,57 +153,6 @@ class Board:
         except ProtocolError:  # another process of this party may have been faster
             return self._already_posted(header)
         return sha256(data).hexdigest()
-
-    def read(
-        self,
-        key: str,
-        *,
-        kind: str,
-        sender: str,
-        role: Role,
-        digest: str | None = None,
-        study: str | None = None,
-        run: str = "",
-        round: int = 0,
-        purpose: str = "",
-        step: int = 0,
-        attempt: int = 0,
-        plan: str | None = None,
-    ) -> Opened:
-        """Return the object under ``key``, verified; its payload is not parsed.
-
-        Guarantees: (1) envelope whole and both signatures (see ``unseal``), (2) digest
-        when given, (3) the sender and its role, (4) a site's own name in the key, (5)
-        key, kind, run, round, purpose, step and attempt equal the header's, study and
-        plan when given.
-
-        Raises:
-          MissingObjectError: nothing is there yet.
-          ProtocolError: any check fails.
-          TransportError: the store failed.
-        """
-        place: dict[str, str | int] = {"run": run, "round": round, "purpose": purpose, "step": step}
-        place["attempt"] = attempt
-        place |= {name: value for name, value in (("study", study), ("plan", plan)) if value is not None}
-        return read_object(
-            self.exchange,
-            key,
-            roster=self.roster,
-            kind=kind,
-            sender=sender,
-            role=role,
-            digest=digest,
-            limits=self.limits,
-            **place,
-        )
-
-    def exists(self, key: str) -> bool:
-        """Tell whether something, not yet verified, is under ``key``."""
-        return self.exchange.exists(key)
-
-    def list(self, prefix: str = "") -> tuple[str, ...]:
-        """Return the keys that start with ``prefix``, sorted."""
-        return self.exchange.list(prefix)
 
     def wait(
         self,

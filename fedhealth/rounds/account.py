@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fedhealth.errors import MissingObjectError, ProtocolError
-from fedhealth.exchange.board import Board
+from fedhealth.exchange.board import Reader
 from fedhealth.privacy.accounting import epsilon_spent
 from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.objects import (
@@ -61,7 +61,7 @@ def _size_of(answer: Ready | Abstain | None) -> float:
 class RunAccount:
     """One run, read from the board."""
 
-    board: Board
+    board: Reader
     coordinator: str
     run: str
     study: Study

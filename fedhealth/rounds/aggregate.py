@@ -15,7 +15,7 @@ from fedhealth.aggregation.statistics import with_levels
 from fedhealth.aggregation.vocabulary import LevelCounts
 from fedhealth.errors import ProtocolError
 from fedhealth.evaluation import Table
-from fedhealth.exchange.board import Board
+from fedhealth.exchange.board import Reader
 from fedhealth.models.statistics import Statistics
 from fedhealth.rounds.objects import round_key
 from fedhealth.study.columns import Vocabulary
@@ -134,7 +134,7 @@ def merge(parts: Iterable[Aggregate]) -> Aggregate:
     return merged
 
 
-def read_aggregate(board: Board, coordinator: str, run: str, number: int) -> Aggregate:
+def read_aggregate(board: Reader, coordinator: str, run: str, number: int) -> Aggregate:
     """The coordinator's aggregate of a round, verified.
 
     Raises:

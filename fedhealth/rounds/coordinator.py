@@ -492,7 +492,8 @@ class CoordinatorNode:
         )
         manifest = self.manifest(run, number)
         approvals = self.board.list(f"studies/{manifest.study}/{manifest.study_digest}/approvals/")
-        wanted = (*keys, *(approvals if number == 0 else ()))
+        enrolment = self.board.list(f"epochs/{self.board.roster.digest}/")
+        wanted = (*keys, *((*approvals, *enrolment) if number == 0 else ()))
         objects: dict[str, tuple[str, int]] = {}
         for key in wanted:
             data = self.board.exchange.get(key)

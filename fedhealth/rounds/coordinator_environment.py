@@ -46,7 +46,7 @@ def _coordinator(
         folder / "keys", name=roster.coordinator, role="coordinator", passphrase=passphrase
     )
     exchange = open_exchange(exchange_url)
-    board = Board(exchange, keys, roster, clock=time.time)
+    board = Board(exchange, roster, keys, clock=time.time)
     return CoordinatorNode(
         name=keys.name,
         folder=folder,

@@ -11,7 +11,7 @@ from hashlib import sha256
 import numpy as np
 
 from fedhealth.errors import MissingObjectError, ProtocolError
-from fedhealth.exchange.board import Board
+from fedhealth.exchange.board import Reader
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, merge
 from fedhealth.rounds.layout import RoundShape, decode_sum, is_judged, sum_layout
@@ -58,7 +58,7 @@ def verifier_order(manifest: Manifest, sites: tuple[str, ...]) -> tuple[str, ...
     return tuple(sorted(sites, key=lambda site: sha256(head + site.encode()).digest()))
 
 
-def read_verdicts(board: Board, manifest: Manifest, aggregate_digest: str) -> Verdicts:
+def read_verdicts(board: Reader, manifest: Manifest, aggregate_digest: str) -> Verdicts:
     """The sites' verdicts on a round so far; one that is not a site's own says nothing."""
     told = {site: _verdict(board, manifest, site) for site in board.roster.sites}
     agree = tuple(site for site, digest in told.items() if digest == aggregate_digest)
@@ -81,7 +81,7 @@ def published(
 
 
 def replay_round(
-    board: Board, manifest: Manifest, shape: RoundShape, *, account: RunAccount, tag_key: bytes | None
+    board: Reader, manifest: Manifest, shape: RoundShape, *, account: RunAccount, tag_key: bytes | None
 ) -> Aggregate:
     """The aggregate of a round, from its sums as they lie on the exchange.
 
@@ -112,7 +112,7 @@ def replay_round(
     return merge(parts)
 
 
-def read_plan(board: Board, coordinator: str, manifest: Manifest, name: str) -> SumPlan:
+def read_plan(board: Reader, coordinator: str, manifest: Manifest, name: str) -> SumPlan:
     """The plan of a sum of a round, as it was posted.
 
     Raises:
@@ -135,7 +135,7 @@ def read_plan(board: Board, coordinator: str, manifest: Manifest, name: str) -> 
 
 
 def replay_sum(
-    board: Board, plan: SumPlan, *, coordinator: str, cipher_length: int | None = None
+    board: Reader, plan: SumPlan, *, coordinator: str, cipher_length: int | None = None
 ) -> OpenedSum:
     """One secure sum, opened anew.
 
@@ -167,7 +167,7 @@ def replay_sum(
     return uploads.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
 
 
-def _replay_plain(board: Board, plan: SumPlan, shape: RoundShape, account: RunAccount) -> Aggregate:
+def _replay_plain(board: Reader, plan: SumPlan, shape: RoundShape, account: RunAccount) -> Aggregate:
     """The updates of the coordinator's list, in the clear."""
     updates = PlainUpdates(shape=shape, plan=plan, declared=account.declared(plan.round, plan.cohort))
     listed = _listed(board, plan, "clear", account.coordinator)
@@ -177,7 +177,7 @@ def _replay_plain(board: Board, plan: SumPlan, shape: RoundShape, account: RunAc
     return updates.result({site: updates.vector(site, payload) for site, payload in payloads.items()})
 
 
-def _check_sketches(board: Board, plan: SumPlan, opened: OpenedSum, coordinator: str) -> None:
+def _check_sketches(board: Reader, plan: SumPlan, opened: OpenedSum, coordinator: str) -> None:
     """Of a sum whose vectors were judged: that the survivors' sketches are of what they uploaded."""
     read = board.read(
         sum_key(plan, "uploads", coordinator),
@@ -204,7 +204,7 @@ def _check_tag(plan: SumPlan, opened: OpenedSum, tag_key: bytes) -> None:
     )
 
 
-def _verdict(board: Board, manifest: Manifest, site: str) -> str:
+def _verdict(board: Reader, manifest: Manifest, site: str) -> str:
     key = site_key(manifest.run, manifest.round, site, "verdict")
     try:
         opened = board.read(
@@ -215,7 +215,7 @@ def _verdict(board: Board, manifest: Manifest, site: str) -> str:
         return ""
 
 
-def _listed(board: Board, plan: SumPlan, phase: str, coordinator: str) -> tuple[tuple[str, str], ...]:
+def _listed(board: Reader, plan: SumPlan, phase: str, coordinator: str) -> tuple[tuple[str, str], ...]:
     opened = board.read(
         sum_key(plan, phase, coordinator),
         kind="roster",
@@ -226,12 +226,12 @@ def _listed(board: Board, plan: SumPlan, phase: str, coordinator: str) -> tuple[
     return tuple(sorted(PhaseRoster.from_bytes(opened.payload).digests.items()))
 
 
-def _payload(board: Board, plan: SumPlan, phase: str, site: str, digest: str | None) -> bytes:
+def _payload(board: Reader, plan: SumPlan, phase: str, site: str, digest: str | None) -> bytes:
     key = sum_key(plan, phase, site)
     return board.read(key, kind=phase, sender=site, role="site", digest=digest, **address_of(plan)).payload
 
 
-def _opening(board: Board, plan: SumPlan, site: str) -> bytes:
+def _opening(board: Reader, plan: SumPlan, site: str) -> bytes:
     """What a site opened; nothing if it did not, or another object stands there."""
     try:
         return board.read(

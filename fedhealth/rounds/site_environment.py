@@ -44,7 +44,7 @@ def join(
       TransportError: an earlier site has not posted its ciphertexts in time.
       ProtocolError: a ciphertext or its signature is wrong.
     """
-    board = Board(open_exchange(exchange_url), keys, roster, clock=time.time)
+    board = Board(open_exchange(exchange_url), roster, keys, clock=time.time)
     own = load_or_encapsulate(folder.keys, keys, roster, passphrase=passphrase)
     board.post(_kem_key(roster, keys.name), kind="kem", payload=own.payload)
     earlier = [site for site in roster.sites if site < keys.name]

@@ -1,7 +1,7 @@
 """Which machine takes what the sites upload: that of the masked vectors, or one that has ciphertexts beside the masked keys."""
 
 from fedhealth.errors import MissingObjectError, ProtocolError
-from fedhealth.exchange.board import Board
+from fedhealth.exchange.board import Reader
 from fedhealth.rounds.objects import address_of, sum_key
 from fedhealth.secagg.coordinator import CoordinatorSum
 from fedhealth.secagg.encrypted import EncryptedSum
@@ -11,7 +11,7 @@ from fedhealth.secagg.rlwe import CipherSum
 Uploads = CoordinatorSum | EncryptedSum
 
 
-def uploads_of(board: Board, machine: CoordinatorSum, *, cipher_length: int | None) -> Uploads:
+def uploads_of(board: Reader, machine: CoordinatorSum, *, cipher_length: int | None) -> Uploads:
     """The machine for R2 and R4 of a sum.
 
     Args:
@@ -28,7 +28,7 @@ def uploads_of(board: Board, machine: CoordinatorSum, *, cipher_length: int | No
     return EncryptedSum(machine, CipherSum(plan, cipher_length), lambda site: _ciphertext(board, plan, site))
 
 
-def _ciphertext(board: Board, plan: SumPlan, site: str) -> bytes:
+def _ciphertext(board: Reader, plan: SumPlan, site: str) -> bytes:
     key = sum_key(plan, "cipher", site)
     try:
         return board.read(key, kind="cipher", sender=site, role="site", **address_of(plan)).payload

@@ -145,8 +145,10 @@ def test_a_models_history_goes_into_one_file_that_verifies_by_itself(demo, tmp_p
     exported = audit("export", demo[0], "--out", bundle)
     assert exported.returncode == 0, exported.stderr
     assert f"{told['name']}/{told['version']}" in exported.stdout
-    good = verify(bundle)
+    good = audit("verify", bundle, "--replay")
     assert good.returncode == 0, good.stdout + good.stderr
+    assert "replayed" in good.stdout
+    assert "co-signed by" in good.stdout
     assert f"{told['name']}/{told['version']} of run" in good.stdout
     other = audit("verify", bundle, "--roster", "0" * 64)
     assert other.returncode == 1

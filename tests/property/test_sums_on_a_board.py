@@ -117,7 +117,7 @@ def run(plan, vectors, folder, objects, *, faults=None, late=None, again=()):
     old, told = dict(objects), {}
 
     def board(name, exchange):
-        return Board(exchange, keys[name], roster, clock=lambda: 1.0)
+        return Board(exchange, roster, keys[name], clock=lambda: 1.0)
 
     def site(name, exchange):
         pairs = {peer: key_of("pair", *sorted((name, peer))) for peer in plan.cohort if peer != name}
@@ -214,7 +214,7 @@ def test_posting_again_changes_nothing_and_another_sums_object_is_no_post(phase)
     objects = dict(sum_before(count))
     before, after = (make_plan(count, length=7, round=number, counter=number - 1) for number in (1, 2))
     name = COORDINATOR if phase == "plan" else names(count)[0]
-    board = Board(MemoryExchange(objects), keys[name], roster, clock=lambda: 2.0)
+    board = Board(MemoryExchange(objects), roster, keys[name], clock=lambda: 2.0)
     said = objects[sum_key(before, phase, name)]
     board.post(sum_key(before, phase, name), kind=phase, payload=b"other", **address_of(before))
     assert objects[sum_key(before, phase, name)] == said

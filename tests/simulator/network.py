@@ -154,7 +154,7 @@ class Network:
         self.roster = Roster.of((coordinator.public, *(keys.public for keys in self.keys.values())))
         self.url = str(folder / "exchange")
         exchange = FolderExchange(folder / "exchange")
-        board = Board(exchange, coordinator, self.roster, clock=time.time)
+        board = Board(exchange, self.roster, coordinator, clock=time.time)
         self.coordinator = CoordinatorNode(
             name="coordinator",
             folder=folder / "coordinator",

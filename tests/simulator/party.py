@@ -61,7 +61,7 @@ class Party:
 
     def board(self, exchange=None):
         store = FolderExchange(exchange or self.exchange, durable=False)
-        return Board(store, keys_in(self.folder, self.name), self.roster(), clock=time.time)
+        return Board(store, self.roster(), keys_in(self.folder, self.name), clock=time.time)
 
 
 # --- the side of the tests
@@ -90,7 +90,7 @@ class Stage:
 
     def board(self, name=COORDINATOR, exchange=None):
         store = FolderExchange(exchange or self.exchange, durable=False)
-        return Board(store, self.keys[name], self.roster, clock=time.time)
+        return Board(store, self.roster, self.keys[name], clock=time.time)
 
     def view(self, name):
         """The exchange as it is shown to one party, where a store shows everybody another."""

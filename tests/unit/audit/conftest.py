@@ -86,7 +86,7 @@ def _open(folder: Path, parties: dict[str, PartyKeys], tags: dict[str, str]) -> 
     roster = Roster.of(keys.public for keys in parties.values())
     exchange = FolderExchange(folder, durable=False)
     boards = {
-        name: Board(exchange, keys, roster, clock=lambda: 1_700_000_000.0) for name, keys in parties.items()
+        name: Board(exchange, roster, keys, clock=lambda: 1_700_000_000.0) for name, keys in parties.items()
     }
     return History(exchange, boards, parties["hub"].sign_roster(roster), _files(), dict(tags))
 

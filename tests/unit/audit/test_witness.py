@@ -21,7 +21,7 @@ def witness_of(history: Any, name: str, folder: Path, exchange: FolderExchange |
 def log_of(history: Any, exchange: FolderExchange | None = None) -> TransparencyLog:
     board = history.boards["hub"]
     exchange = exchange or history.exchange
-    return TransparencyLog(exchange, Board(exchange, board.keys, board.roster, clock=board.clock))
+    return TransparencyLog(exchange, Board(exchange, board.roster, board.keys, clock=board.clock))
 
 
 def forked(history: Any, tmp_path: Path) -> FolderExchange:

@@ -31,4 +31,4 @@ def exchange(tmp_path: Path) -> FolderExchange:
 
 @pytest.fixture
 def board_of(exchange: Exchange, parties: dict[str, PartyKeys], roster: Roster) -> Callable[[str], Board]:
-    return lambda name: Board(exchange, parties[name], roster, clock=lambda: 1_700_000_000.25)
+    return lambda name: Board(exchange, roster, parties[name], clock=lambda: 1_700_000_000.25)

@@ -151,7 +151,7 @@ def test_a_field_that_is_not_valid_is_the_callers_mistake(board_of: BoardOf) -> 
 def test_an_object_over_the_limit_is_not_even_read(board_of: BoardOf, exchange: FolderExchange) -> None:
     board = board_of("north")
     board.post(KEY, payload=b"x" * 10_000, **PLACE)
-    small = Board(exchange, board.keys, board.roster, clock=board.clock, limits=Limits(max_bytes=5_000))
+    small = Board(exchange, board.roster, board.keys, clock=board.clock, limits=Limits(max_bytes=5_000))
     with pytest.raises(ProtocolError, match="larger than 5000"):
         small.read(KEY, **READ)
 
