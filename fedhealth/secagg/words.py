@@ -66,12 +66,12 @@ class Words:
         end = -(-plan.length * plan.ring_bits // _BYTE)
         if len(data) != end + plan.all_lanes * LANE_DTYPE.itemsize:
             raise ValueError("the words have a wrong size")
-        vector = _unpack(data[:end], bits=plan.ring_bits, count=plan.length)
+        vector = _unpack(memoryview(data)[:end], bits=plan.ring_bits, count=plan.length)
         return cls(plan.ring_bits, vector, np.frombuffer(data, dtype=LANE_DTYPE, offset=end))
 
     def to_bytes(self) -> bytes:
         """The words on the wire: ceil(m * length / 8) bytes and 8 for each lane."""
-        return _pack(self.vector, bits=self.bits) + self.lanes.tobytes()
+        return b"".join((_pack(self.vector, bits=self.bits), self.lanes.tobytes()))
 
     def add(self, other: "Words") -> None:
         """Add another's words, modulo the rings."""
@@ -94,6 +94,8 @@ class Words:
 
     def signed_vector(self) -> NDArray[np.int64]:
         """The vector as the integers in [-2^(m-1), 2^(m-1)) that it stands for."""
+        if self.bits == _BYTE * self.vector.itemsize:
+            return self.vector.view(f"<i{self.vector.itemsize}").astype(np.int64)
         spare = np.int64(64 - self.bits)
         signed: NDArray[np.int64] = self.vector.astype(np.int64)
         signed <<= spare  # the ring's top bit becomes the sign, and what is above it falls away
@@ -116,15 +118,15 @@ def _check_residues(values: NDArray[np.int64], *, bits: int) -> None:
         raise ValueError("a value is no residue of the ring")
 
 
-def _pack(words: Ring, *, bits: int) -> bytes:
+def _pack(words: Ring, *, bits: int) -> bytes | memoryview:
     """Words without gaps. Bits above the ring's, which sums in wider words leave, fall away."""
     if bits == _BYTE * words.itemsize:
-        return words.tobytes()
+        return np.ascontiguousarray(words).data
     lowest = np.unpackbits(_as_bytes(words), axis=1, count=bits, bitorder="little")
     return np.packbits(lowest, bitorder="little").tobytes()
 
 
-def _unpack(data: bytes, *, bits: int, count: int) -> Ring:
+def _unpack(data: memoryview, *, bits: int, count: int) -> Ring:
     dtype = ring_dtype(bits)
     if bits == _BYTE * dtype.itemsize:
         return np.frombuffer(data, dtype=dtype)
