@@ -8,7 +8,7 @@ X25519 with every peer, once per roster), shares, masks, tags, envelopes with bo
 readers, and the opening. With more than one cohort one is run whole, and the others with fresh keys of the sum but the
 same signed identities. CPU seconds on one thread, so that neighbours count less. A sum that is not exact to the bit ends it.
 
-Extrapolated are ten million entries: what grows with the vector is measured at two lengths and drawn out as a line.
+Extrapolated are ten million entries: what grows with the vector is measured in one cohort at the given length and at a million, and drawn out as a line.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from fedhealth.secagg.plan import SumPlan
 from fedhealth.secagg.site import SiteSum
 from fedhealth.secagg.tags import is_tagged
 
-FAR = 10_000_000
+LONG, FAR = 1_000_000, 10_000_000
 
 
 @dataclass(slots=True)
@@ -81,11 +81,11 @@ def main() -> None:
         count, sites = map(int, layout.split("x"))
         cohort, costs = _enrolled(sites)
         near = _measured(cohort, costs, count=count, length=arguments.length)
-        half = _measured(cohort, costs, count=1, length=arguments.length // 3)
+        long = _measured(cohort, costs, count=1, length=LONG)
         one = near if count == 1 else _measured(cohort, costs, count=1, length=arguments.length)
         name, enrol = f"{count * sites}", statistics.median(costs.enrol.values())
         _print(name, arguments.length, "measured", near, enrol)
-        slope = (one - half) / (arguments.length - arguments.length // 3)
+        slope = (long - one) / (LONG - arguments.length)
         far = near + slope * np.array([1, count, 1, 1, count]) * (FAR - arguments.length)
         _print(name, FAR, "extrapolated", far, enrol)
 
