@@ -15,8 +15,7 @@ import pytest
 from simulator.network import Network, make_study
 from simulator.party import COORDINATOR, PATIENCE, Stage, restore, start_server, stop_server, vector_of
 from simulator.sums import make_plan
-from verifier.history import open_object, open_roster
-from verifier.sums import Replay, mask, words
+from verifier.exchange import Replay, open_object, open_roster
 
 import fedhealth
 from fedhealth.exchange import FolderExchange
@@ -376,9 +375,9 @@ def test_9_a_vector_that_comes_late_is_not_in_the_sum_and_stays_masked(stage):
     assert sites[VICTIM].value() == [False]
     replay = replay_of(stage, plan)
     assert replay.opened().vector.tolist() == opened["vector"]
-    late = words(replay._read("masked", VICTIM), replay.shape)
+    late = replay.shape.words(replay._read("masked", VICTIM))
     for peer, seed in replay._pair_seeds(VICTIM, replay._secret("key", VICTIM)).items():
-        stream = mask(seed, replay.shape)
+        stream = replay.shape.mask(seed)
         late += -stream if peer < VICTIM else stream
     assert is_uniform(late[: plan.length].astype("<u4").tobytes())
     assert not is_uniform(vector_of(VICTIM, plan).astype("<i4").tobytes())
