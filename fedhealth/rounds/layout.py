@@ -27,7 +27,7 @@ from fedhealth.aggregation.update import (
     update_length,
     update_scale,
 )
-from fedhealth.aggregation.vocabulary import decode_vocabulary, vocabulary_length
+from fedhealth.aggregation.vocabulary import MIN_SITES, decode_vocabulary, vocabulary_length
 from fedhealth.compression.codec import Codec
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.evaluation import Figures, decode_evaluation, evaluation_length
@@ -238,11 +238,13 @@ def _impossible(name: str) -> ProtocolError:
 
 
 def _decode_vocabulary(shape: RoundShape, vector: Vector) -> Aggregate:
-    vocabulary, counts = decode_vocabulary(vector, shape.study, min_cell=shape.study.evaluation.min_cell)
+    min_cell = shape.study.evaluation.min_cell
+    min_sites = max(shape.study.aggregation.min_sites, MIN_SITES)
+    vocabulary, counts = decode_vocabulary(vector, shape.study, min_cell=min_cell, min_sites=min_sites)
     unknown = sorted(name for name, codes in vocabulary.items() if not codes)
     if unknown:
         raise PolicyError(
-            f"features.categories {', '.join(unknown)}: no code that at least 11 people have",
+            f"features.categories {', '.join(unknown)}: no code that at least {min_cell} people at {min_sites} sites have",
             "correct its codes, or remove it",
         )
     return Aggregate(levels=Levels(vocabulary, counts))

@@ -15,8 +15,7 @@ import pytest
 from simulator.network import Network, make_study
 from simulator.party import COORDINATOR, PATIENCE, Stage, restore, start_server, stop_server, vector_of
 from simulator.sums import make_plan
-from verifier.history import open_object, open_roster
-from verifier.sums import Replay, mask, words
+from verifier.exchange import Replay, open_object, open_roster
 
 import fedhealth
 from fedhealth.exchange import FolderExchange
@@ -376,9 +375,9 @@ def test_9_a_vector_that_comes_late_is_not_in_the_sum_and_stays_masked(stage):
     assert sites[VICTIM].value() == [False]
     replay = replay_of(stage, plan)
     assert replay.opened().vector.tolist() == opened["vector"]
-    late = words(replay._read("masked", VICTIM), replay.shape)
+    late = replay.shape.words(replay._read("masked", VICTIM))
     for peer, seed in replay._pair_seeds(VICTIM, replay._secret("key", VICTIM)).items():
-        stream = mask(seed, replay.shape)
+        stream = replay.shape.mask(seed)
         late += -stream if peer < VICTIM else stream
     assert is_uniform(late[: plan.length].astype("<u4").tobytes())
     assert not is_uniform(vector_of(VICTIM, plan).astype("<i4").tobytes())
@@ -450,20 +449,26 @@ def test_12_an_aggregate_that_is_not_what_the_sums_come_to_is_refused_by_every_s
 CATEGORIES = make_study(features={"categories": [{"name": "pain", "codes": ["urn:x|pain"]}]})
 
 
-def test_13_a_row_of_the_model_that_few_people_would_touch_does_not_exist(stage):
-    """A code of ten people at one site is in no vocabulary, so no weights are its own; one of eleven is and has."""
+def test_13_a_row_of_the_model_that_few_people_or_sites_would_touch_does_not_exist(stage):
+    """Of all codes those of eleven people at three sites alone are in the vocabulary: no others have weights of their own."""
     network = Network(stage.folder, CATEGORIES, sites=SITES)
-    for site, people in ((LIAR, 10), (VICTIM, 11)):
-        rows = network.rows[site]
+    held = {
+        "many-at-one": (30,),
+        "many-at-two": (15, 15),
+        "ten-at-five": (2,) * 5,
+        "eleven-at-three": (5, 5, 1),
+    }
+    for at, site in enumerate(SITES):
+        rows, here = network.rows[site], [people[at] if at < len(people) else 0 for people in held.values()]
         levels = np.full(rows.levels.shape, -1, dtype=np.int32)
-        levels[np.flatnonzero(rows.is_training)[:people]] = 0
-        network.give_rows(site, replace(rows, levels=levels, level_names=((f"urn:x|only-{site}",),)))
+        persons = np.unique(rows.person[rows.is_training], return_index=True)[1]
+        places = np.flatnonzero(rows.is_training)[persons]
+        levels[places[: sum(here)], 0] = np.repeat(np.arange(len(held)), here)
+        network.give_rows(site, replace(rows, levels=levels, level_names=(tuple(held),)))
     hub, _ = run_whole_rounds(stage, rounds=1, study=CATEGORIES)
     hub.value()
     statistics = statistics_of(read_aggregate(stage.board(), COORDINATOR, RUN, 0))
-    (codes,) = statistics.vocabulary.values()
-    assert f"urn:x|only-{LIAR}" not in codes
-    assert f"urn:x|only-{VICTIM}" in codes
+    assert statistics.vocabulary == {"pain": ("eleven-at-three",)}
 
 
 def weak_generators(source):

@@ -22,13 +22,23 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from verifier.history import ENTRY_TYPE, HEADER_TYPE, MAGIC, ROSTER_TYPE, canonical, merkle_root, pae
-from verifier.sums import commitment, derive
+from verifier.exchange import CANONICAL, commitment, derive, merkle_root
 
 TARGET = Path(__file__).with_name("parties.json")
 HUB, FIRST, SECOND, THIRD = "coordinator", "site-a", "site-b", "site-c"
 KEY = f"runs/run-1/rounds/0/sites/{FIRST}/ready"
 PLAN = "ab" * 32
+HEADER_TYPE = "application/vnd.fedhealth.header.v1+json"
+ROSTER_TYPE = "application/vnd.fedhealth.roster.v1+json"
+ENTRY_TYPE = "application/vnd.in-toto+json"
+
+
+def canonical(value: object) -> bytes:
+    return CANONICAL.encode(value).encode()
+
+
+def pae(kind: str, body: bytes) -> bytes:
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(body), body)
 
 
 def main() -> None:
@@ -150,7 +160,7 @@ def _envelope(sender: Keys, payload: bytes) -> bytes:
         }
     )
     signatures = b"".join(sender.sign(pae(HEADER_TYPE, head)))
-    return MAGIC + len(head).to_bytes(4, "big") + head + payload + signatures
+    return b"FEDHEAL\x01" + len(head).to_bytes(4, "big") + head + payload + signatures
 
 
 def _entry(hub: Keys, roster: str, envelope: str) -> bytes:

@@ -35,9 +35,9 @@ def site(people_of, *, first_person, missing=0, rows_each=1):
     return levels, (names,), person
 
 
-def decode(sites, study=STUDY, **settings):
+def decode(sites, study=STUDY, *, min_sites=1):
     total = sum(v.encode_vocabulary(*each, study) for each in sites)
-    return v.decode_vocabulary(total, study, **settings)
+    return v.decode_vocabulary(total, study, min_sites=min_sites)
 
 
 def test_codes_of_enough_people_in_all_are_told_with_their_rows():
@@ -49,6 +49,15 @@ def test_codes_of_enough_people_in_all_are_told_with_their_rows():
     assert counts.levels == {"pain": (30, 6 + 15, 120)}
 
 
+@pytest.mark.parametrize(("people_at", "is_told"), [((11,), False), ((6, 5), False), ((9, 1, 1), True)])
+def test_a_code_is_told_that_people_at_three_sites_have_however_many_at_each(people_at, is_told):
+    sites = [site({"urn:x|a": people}, first_person=1000 * at) for at, people in enumerate(people_at)]
+    total = sum(v.encode_vocabulary(*each, STUDY) for each in sites)
+    vocabulary, counts = v.decode_vocabulary(total, STUDY)
+    assert vocabulary == {"pain": ("urn:x|a",) if is_told else ()}
+    assert counts.rows == 11
+
+
 codes = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
 
 
@@ -56,13 +65,15 @@ codes = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 @given(
     st.lists(st.dictionaries(codes, st.integers(1, 25), max_size=14), min_size=1, max_size=5),
     st.integers(0, 15),
+    st.integers(1, 5),
 )
-def test_the_union_of_the_sites_codes_is_decoded_exactly(sites, missing):
+def test_the_union_of_the_sites_codes_is_decoded_exactly(sites, missing, min_sites):
     told = [{v.told_as(code): n for code, n in each.items()} for each in sites]
     vectors = [site(each, first_person=10_000 * at, missing=missing) for at, each in enumerate(told)]
-    vocabulary, counts = decode(vectors)
+    vocabulary, counts = decode(vectors, min_sites=min_sites)
     people = {code: sum(each.get(code, 0) for each in told) for code in set().union(*told)}
-    assert vocabulary["pain"] == tuple(sorted(code for code, n in people.items() if n >= 11))
+    known = {code for code in people if sum(code in each for each in told) >= min_sites}
+    assert vocabulary["pain"] == tuple(sorted(code for code in known if people[code] >= 11))
     assert counts.rows == sum(people.values()) + missing * len(sites)
     for code, rows in zip(vocabulary["pain"], counts.levels["pain"], strict=True):
         assert rows in (None, people[code])
@@ -79,8 +90,7 @@ def test_nothing_that_is_told_gives_fewer_than_eleven_people_away(groups):
     rows = [(person, code) for person, own in enumerate(persons) for code in sorted(own)]
     names = tuple(f"urn:x|{place}" for place in range(4))
     person, levels = np.array(rows, dtype=np.int64).reshape(-1, 2).T
-    encoded = v.encode_vocabulary(levels[:, None].astype(np.int32), (names,), person, STUDY)
-    vocabulary, counts = v.decode_vocabulary(encoded, STUDY)
+    vocabulary, counts = decode([(levels[:, None].astype(np.int32), (names,), person)])
     having = {name: {p for p, c in rows if c == place} for place, name in enumerate(names)}
     assert vocabulary["pain"] == tuple(name for name in names if len(having[name]) >= 11)
     shown = dict(zip(vocabulary["pain"], counts.levels["pain"], strict=True))
@@ -112,11 +122,11 @@ def test_codes_that_share_all_their_cells_are_dropped_never_mixed_up():
 
 
 def test_the_middle_of_two_codes_is_not_taken_for_a_code():
-    cell = sum(v._contribution("pain", code, 20, 20) for code in ("urn:x|1", "urn:x|3"))
-    chunks = [int(each) // 40 for each in cell[2:26]]
+    cell = sum(v._contribution("pain", code, v._Held(20, 20, 1)) for code in ("urn:x|1", "urn:x|3"))
+    chunks = [int(each) // 40 for each in cell[3:27]]
     assert b"".join(each.to_bytes(4, "big") for each in chunks).rstrip(b"\0") == b"urn:x|2"
     assert v._single(cell, "pain") is None
-    assert v._single(v._contribution("pain", "urn:x|2", 40, 40), "pain") == "urn:x|2"
+    assert v._single(v._contribution("pain", "urn:x|2", v._Held(40, 40, 2)), "pain") == "urn:x|2"
 
 
 def test_codes_that_share_some_cells_are_told_apart():
@@ -133,8 +143,7 @@ def test_categories_do_not_mix():
     study = study_of("pain", "ecg")
     levels = np.array([[0, 1]] * 15 + [[0, 0]] * 12 + [[-1, -1]] * 11, dtype=np.int32)
     person = np.arange(38, dtype=np.int64)
-    vector = v.encode_vocabulary(levels, (("true",), ("false", "true")), person, study)
-    vocabulary, counts = v.decode_vocabulary(vector, study)
+    vocabulary, counts = decode([(levels, (("true",), ("false", "true")), person)], study)
     assert vocabulary == {"pain": ("true",), "ecg": ("false", "true")}
     assert counts.levels == {"pain": (27,), "ecg": (12, 15)}
 
@@ -146,9 +155,7 @@ def test_a_code_too_long_is_told_as_other_and_people_are_counted_once():
     levels = np.array([[0], [1], [2]] * 10 + [[3]] * 20, dtype=np.int32)
     person = np.concatenate([np.repeat(np.arange(10), 3), np.arange(100, 120)]).astype(np.int64)
     names = (*long, "urn:x|short")
-    assert v.decode_vocabulary(v.encode_vocabulary(levels, (names,), person, STUDY), STUDY)[0] == {
-        "pain": ("urn:x|short",)
-    }
+    assert decode([(levels, (names,), person)])[0] == {"pain": ("urn:x|short",)}
 
 
 def test_the_ring_holds_forty_sites_with_the_most_people():
@@ -165,13 +172,13 @@ def test_more_people_than_the_ring_holds_are_refused(monkeypatch):
         v.encode_vocabulary(*site({"a": 40}, first_person=0), STUDY)
 
 
-@given(st.lists(st.tuples(st.integers(-2, 7680), st.integers(-(2**62), 2**62)), max_size=30))
+@given(st.lists(st.tuples(st.integers(-2, 7936), st.integers(-(2**62), 2**62)), max_size=30))
 @settings(max_examples=30, deadline=None)
 def test_a_falsified_sum_is_decoded_without_an_error_and_invents_no_code(changes):
     vector = v.encode_vocabulary(*site({"urn:x|a": 20, "urn:x|b": 30}, first_person=0), STUDY)
     for place, value in changes:
         vector[2 + place] = value
-    vocabulary, _ = v.decode_vocabulary(vector, STUDY)
+    vocabulary, _ = v.decode_vocabulary(vector, STUDY, min_sites=1)
     assert set(vocabulary["pain"]) <= {"urn:x|a", "urn:x|b"}
 
 
