@@ -8,7 +8,8 @@ X25519 with every peer, once per roster), shares, masks, tags, envelopes with bo
 readers, and the opening. With more than one cohort one is run whole, and the others with fresh keys of the sum but the
 same signed identities. CPU seconds on one thread, so that neighbours count less. A sum that is not exact to the bit ends it.
 
-Extrapolated are ten million entries: what grows with the vector is measured in one cohort at the given length and at a million, and drawn out as a line.
+Extrapolated are ten million entries: what grows with the vector is measured in one cohort at the given length and at a
+million, and drawn out as a line.
 """
 
 import argparse
