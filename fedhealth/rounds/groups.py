@@ -60,8 +60,8 @@ def is_grouped(study: Study, name: str) -> bool:
 def groups_of(study: Study, sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The groups of a study, of ``group_size`` enrolled sites or a few more.
 
-    Guarantees: every site is in one; sizes differ by at most one; the order of ``sites`` does not matter. Sites are dealt out in the
-    order of SHA-256(study digest, site), which nobody can choose for a given study.
+    Guarantees: every site is in one; sizes differ by at most one; the order of ``sites`` does not matter. They are dealt out
+    in the order of SHA-256(study digest, zero byte, site).
     """
     order = sorted(sites, key=lambda site: sha256(f"{study.digest}\0{site}".encode()).digest())
     count = group_count(study, sites=len(sites))

@@ -121,8 +121,9 @@ def group_count(study: Study, *, sites: int) -> int:
 def purposes_of(study: Study, number: int, *, is_final: bool, sites: int) -> tuple[str, ...]:
     """The secure sums that a round of a study consists of, in their order: ``purpose`` or ``purpose/step``.
 
-    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``, and updates by
-    groups have ``update/GROUP`` for each group of the enrolled ``sites``. Sites compare themselves (``profile``) first of all, so that one that is unlike the others gives nothing else.
+    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``; a study by
+    groups ``update/GROUP`` for each group of its enrolled ``sites``. Sites compare themselves (``profile``) first of all, so
+    that one that is unlike the others gives nothing else.
     """
     if number == PREPROCESSING_ROUND:
         profile = ("profile",) if study.evaluation.compare_sites else ()

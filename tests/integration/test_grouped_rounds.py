@@ -98,6 +98,17 @@ def test_a_group_that_loses_a_site_within_its_sum_is_left_out_and_the_others_go_
     assert replayed(network).to_bytes() == aggregate_of(network).to_bytes()
 
 
+@pytest.mark.slow
+def test_a_group_whose_sum_no_clipped_updates_come_to_is_left_out(tmp_path):
+    study = make_study(model={"kind": "linear"}, training=ONE_ROUND, aggregation=GROUPS)
+    spoilt, *others = groups_of(study, TWELVE)
+    liar = {spoilt[1]: lambda vector: np.append(np.full(len(vector) - 1, 2**29), vector[-1])}
+    network, closed, _, errors = finished(tmp_path, sites=TWELVE, lies=liar)
+    assert errors == {}
+    assert "noise" in network.coordinator.blamed["round 1, update/0"]
+    assert closed[1].survivors["update"] == tuple(sorted(site for group in others for site in group))
+
+
 def test_a_round_that_is_left_with_two_groups_is_not_closed(tmp_path):
     network = consortium(tmp_path, timeouts=QUICK)
     gone = groups_of(network.study, NINE)[2][0]
@@ -126,7 +137,7 @@ def other_groups(monkeypatch):
 def test_a_plan_over_others_than_the_sites_group_is_refused(tmp_path, monkeypatch):
     other_groups(monkeypatch)
     network = consortium(tmp_path, timeouts=QUICK)
-    threads, _, errors = network.follow("run-1")
+    _, _, errors = network.follow("run-1")
     network.run_round("run-1", 0)
     with pytest.raises(PolicyError, match="2 groups"):
         network.run_round("run-1", 1)
