@@ -475,6 +475,14 @@ NONE = {"mode": "none", "legal_basis": "public data"}
         ),
         ({"aggregation": {"mode": "plain", "robust": "groups"}}, "what masks leave room for"),
         ({"aggregation": {"robust": "groups", "ring_bits": 8}}, "ring_bits under 32 wrap"),
+        (
+            {
+                "aggregation": {"robust": "groups"},
+                "features": {"categories": [{"name": "pain", "codes": ["urn:x|cp"]}]},
+                "privacy": NONE,
+            },
+            "one site alone of a group may have a code",
+        ),
         ({"aggregation": {"group_size": 4}}, "group_size belongs to robust groups"),
         ({"aggregation": {"robust": "groups", "colluders": 2}}, "group_size must be at least 4"),
         ({"aggregation": {"robust": "groups"}, "model": {"kind": "cox"}, "privacy": NONE}, "masked sums"),
