@@ -1,15 +1,17 @@
 """What robust aggregation keeps of a model when sites send wrong updates. One line of JSON, and the same as a table.
 
     python benchmarks/robustness.py [--hospitals 15] [--patients 400] [--rounds 6] [--attackers 3] [--workdir DIR]
+                                    [--defence NAME ...]
 
 The rows are those of synthetic hospitals (`fedhealth synth`), harmonised from FHIR in fifteen dialects; the study is
 kidney injury (`infra/studies/aki.yaml`) without differential privacy, with a network of 64 and 32 units. Training,
 fixed-point encoding, masks, shares, sketches, rules and server step are the library's own, in one process: no
 signatures, no exchange.
 
-The first sites of the list attack from the first round on. Each attack is run with the weighted mean, with `plausibility`
-under masks, and with two rules in the clear. `without` is the run of the others alone, and what a defence is compared
-with. Scored on the test rows of the honest sites: mean AUROC of the models of the last three rounds, as one round's wavers.
+The first sites of the list attack from the first round on. Each attack is run with the weighted mean, with `plausibility` and
+with `groups` under masks, and with two rules in the clear. Groups are of three sites or more and bear as many attackers as
+so few of them can, 2 of 15. `without` is the run of the others alone, and what a defence is compared with. Scored on the test
+rows of the honest sites: mean AUROC of the models of the last three rounds, as one round's wavers.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +46,9 @@ from fedhealth.models.weights import Weights, flatten, unflatten
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.rounds.aggregate import statistics_of
+from fedhealth.rounds.groups import groups_of, round_result
 from fedhealth.rounds.layout import RoundShape, columns_of, decode_sum, encode_weighted, sum_layout
+from fedhealth.rounds.objects import purposes_of
 from fedhealth.rounds.plain import PlainUpdates
 from fedhealth.rounds.site_data import SiteFolder
 from fedhealth.rounds.site_load import harmonise_site
@@ -64,7 +68,7 @@ TRAINING = {
     "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1.0e-3},
 }
 NETWORK = {"kind": "mlp", "hidden": [64, 32], "dropout": [0.3, 0.2]}
-DEFENCES = ("mean", "plausibility", "median", "multi_krum")
+DEFENCES = ("mean", "plausibility", "groups", "median", "multi_krum")
 WRONG_UNITS, RIGHT_MOMENTS = "wrong units", "wrong units after round 0"
 SCORED = 3
 SITE_SECRET = bytes(32)
@@ -102,17 +106,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--attackers", type=int, default=3)
     parser.add_argument("--workdir", type=Path, default=None, help="kept, and gone on with, if given")
+    parser.add_argument("--defence", nargs="+", choices=DEFENCES, default=DEFENCES)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = arguments.workdir or Path(scratch)
         hospitals = _hospitals(place, arguments.hospitals, arguments.patients)
-    found = _measure(hospitals, arguments.rounds, arguments.attackers)
+    found = _measure(hospitals, arguments.rounds, arguments.attackers, arguments.defence)
     print(json.dumps({"claim": "robustness", **vars(arguments), "workdir": None, "auroc": found}))
-    print(_table(found))
+    print(_table(found, arguments.defence))
 
 
-def _measure(hospitals: Hospitals, rounds: int, attackers: int) -> dict[str, dict[str, float]]:
-    study, liars = _study("none", attackers), tuple(hospitals)[:attackers]
+def _measure(
+    hospitals: Hospitals, rounds: int, attackers: int, defences: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    study, liars = _study("none", attackers, len(hospitals)), tuple(hospitals)[:attackers]
     others = {site: rows for site, rows in hospitals.items() if site not in liars}
     without = _auroc(Federation(study=study, hospitals=others, rounds=rounds), "mean")
     found: dict[str, dict[str, float]] = {}
@@ -120,9 +127,9 @@ def _measure(hospitals: Hospitals, rounds: int, attackers: int) -> dict[str, dic
         is_careless = name in (WRONG_UNITS, RIGHT_MOMENTS)
         shown = _in_wrong_units(hospitals, liars, study) if is_careless else hospitals
         found[name] = {"without": without}
-        for defence in DEFENCES:
+        for defence in defences:
             federation = Federation(
-                study=_study(defence, attackers),
+                study=_study(defence, attackers, len(hospitals)),
                 hospitals=shown,
                 rounds=rounds,
                 liars=liars,
@@ -133,12 +140,14 @@ def _measure(hospitals: Hospitals, rounds: int, attackers: int) -> dict[str, dic
     return found
 
 
-def _study(defence: str, attackers: int) -> Study:
+def _study(defence: str, attackers: int, sites: int) -> Study:
     """The shipped study with the benchmark's training and one way to aggregate."""
     document = yaml.safe_load((ROOT / "infra" / "studies" / "aki.yaml").read_text(encoding="utf-8"))
     aggregation: dict[str, object] = {"min_sites": 2 * attackers + 3}
     if defence == "plausibility":
         aggregation |= {"robust": defence}
+    elif defence == "groups":
+        aggregation |= {"robust": defence, "attackers": min(attackers, (sites // 3 - 1) // 2)}
     elif defence not in ("none", "mean"):
         aggregation |= {"mode": "plain", "robust": defence}
         aggregation |= {"attackers": attackers} if defence == "multi_krum" else {}
@@ -158,7 +167,10 @@ def _auroc(federation: Federation, defence: str) -> float:
     state, scores = first_state(initial_weights(study, inputs=len(columns), seed=1), study), []
     for number in range(1, federation.rounds + 1):
         shape = RoundShape(
-            study=study, purposes=("evaluation", "update"), model=state.weights, statistics=statistics
+            study=study,
+            purposes=purposes_of(study, number, is_final=False, sites=len(federation.hospitals)),
+            model=state.weights,
+            statistics=statistics,
         )
         vectors = _vectors(federation, shape, number)
         delta = _combined(federation, shape, vectors, number, defence)
@@ -188,18 +200,26 @@ def _vectors(federation: Federation, shape: RoundShape, number: int) -> dict[str
         honest = np.stack([flatten(trained[site]).astype(np.float64) for site in federation.honest])
         said = federation.attack(honest, len(federation.liars)).clip(-DELTA_CLIP, DELTA_CLIP)
         trained |= dict.fromkeys(federation.liars, unflatten(said, shape.model))
-    sites = len(federation.hospitals)
+    sites = {site: len(members) for members in _sums(federation).values() for site in members}
     return {
         site: encode_weighted(
             delta,
             shape,
             examples=int(federation.hospitals[site].is_training.sum()),
             declared=None,
-            sites=sites,
+            sites=sites[site],
             rounding=NoiseSource(bytes(32)),  # of exact updates nothing is drawn
         )
         for site, delta in trained.items()
     }
+
+
+def _sums(federation: Federation) -> dict[str, tuple[str, ...]]:
+    """By name of a sum of updates, the sites in it."""
+    sites = tuple(federation.hospitals)
+    if federation.study.aggregation.robust != "groups":
+        return {"update": sites}
+    return {f"update/{number}": group for number, group in enumerate(groups_of(federation.study, sites))}
 
 
 def _delta(federation: Federation, shape: RoundShape, site: str, number: int) -> Weights:
@@ -221,6 +241,8 @@ def _combined(
     federation: Federation, shape: RoundShape, vectors: dict[str, np.ndarray], number: int, defence: str
 ) -> Weights:
     """The round's mean update, under the defence."""
+    if defence == "groups":
+        return _by_groups(federation, shape, vectors)
     layout = sum_layout(shape, "update")
     names = tuple(sorted(vectors))
     plan = make_plan(len(names), length=layout.length, ring_bits=layout.ring_bits, round=number)
@@ -234,6 +256,16 @@ def _combined(
     return decode_sum(
         shape, "update", _plausible_sum(plan, by_name, sizes), cohort=plan.cohort, declared=None
     ).tensors
+
+
+def _by_groups(federation: Federation, shape: RoundShape, vectors: dict[str, np.ndarray]) -> Weights:
+    """The trimmed mean of the groups' means, each decoded from its sum."""
+    parts = {}
+    for name, members in _sums(federation).items():
+        total = sum(vectors[site] for site in members)
+        decoded = decode_sum(shape, name, total, cohort=members, declared=None)
+        parts[name] = decoded.with_survivors(name, members)
+    return round_result(shape, parts).tensors
 
 
 def _plausible_sum(plan, vectors, sizes) -> np.ndarray:
@@ -294,14 +326,14 @@ def _rows(place: Path, consortium: Path, site: dict[str, str]) -> Rows:
         folder = SiteFolder(place / "sites" / site["name"])
         fhir, site_map = consortium / site["fhir"], consortium / site["site_map"]
         harmonise_site(folder, fhir, site=site["name"], site_map=site_map, site_secret=SITE_SECRET)
-        rows, _ = build_rows(folder.cdm, _study("none", 1), site_secret=SITE_SECRET)
+        rows, _ = build_rows(folder.cdm, _study("none", 1, 3), site_secret=SITE_SECRET)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_rows(path, rows)
     return load_rows(path)
 
 
-def _table(found: dict[str, dict[str, float]]) -> str:
-    columns = ("without", *DEFENCES)
+def _table(found: dict[str, dict[str, float]], defences: Sequence[str]) -> str:
+    columns = ("without", *defences)
     lines = [f"| attack | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [
         f"| {name} | {' | '.join(f'{row[column]:.3f}' for column in columns)} |"

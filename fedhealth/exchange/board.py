@@ -158,18 +158,19 @@ class Board(Reader):
         self,
         key: str,
         *,
+        other: str | None = None,
         timeout_s: float,
         poll_s: float = 0.01,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Return as soon as something is under ``key``.
+        """Return as soon as something is under ``key``, or under ``other``.
 
         Raises:
           TransportError: nothing came within ``timeout_s`` seconds.
         """
         deadline = monotonic() + timeout_s
-        while not self.exchange.exists(key):
+        while not any(self.exchange.exists(each) for each in (key, other) if each is not None):
             if monotonic() >= deadline:
                 raise TransportError(
                     f"{key} did not appear within {timeout_s:g} s", "see why its sender is late"

@@ -42,7 +42,8 @@ def _of_aggregation(study: Study) -> tuple[str, ...]:
         return ()
     if study.privacy.mode == "none":
         return (f"{told}: nothing is noised",)
-    return (f"{told}: noised at the site, so epsilon covers it, but no sum hides whose it is",)
+    hidden = "only its group hides" if study.aggregation.robust == "groups" else "no sum hides"
+    return (f"{told}: noised at the site, so epsilon covers it, but {hidden} whose it is",)
 
 
 _LEARNING = ("update", "growth/0")

@@ -27,8 +27,23 @@ from fedhealth.models import weights as weight_codec
 from fedhealth.models.weights import Weights
 from fedhealth.refs import RoundRef
 from fedhealth.rounds.account import RunAccount
-from fedhealth.rounds.aggregate import Aggregate, merge, read_aggregate
-from fedhealth.rounds.coordinator_sum import CoordinatorSumContext, SketchRules, gather_plain, run_sum
+from fedhealth.rounds.aggregate import Aggregate, read_aggregate
+from fedhealth.rounds.coordinator_sum import (
+    CoordinatorSumContext,
+    SketchRules,
+    gather_plain,
+    post_plan,
+    run_sum,
+)
+from fedhealth.rounds.groups import (
+    check_groups,
+    circle_of,
+    give_up,
+    is_given_up,
+    is_grouped,
+    left_out,
+    round_result,
+)
 from fedhealth.rounds.journal import record_once, write_durably
 from fedhealth.rounds.layout import is_judged, sum_layout
 from fedhealth.rounds.objects import (
@@ -51,7 +66,6 @@ from fedhealth.rounds.objects import (
     study_key,
     sum_counter,
     sum_prefix,
-    survivors_needed,
 )
 from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
@@ -92,8 +106,10 @@ class CoordinatorNode:
         Raises:
           ConfigError: the run id cannot be part of a key, the transferred weights are not the study's, or a pattern of
             parameters is that of none.
+          PolicyError: too few sites are enrolled for the study's groups.
         """
         check_run_id(run)
+        check_groups(study, self.board.roster.sites)
         check_patterns(study)
         self._keep_transferred(study, run, transferred)
         self._log_roster()
@@ -224,6 +240,8 @@ class CoordinatorNode:
     def secure_sum(self, run: str, number: int, name: str, *, cohort: tuple[str, ...]) -> tuple[str, ...]:
         """Run one secure sum of a round over a cohort and keep what it decodes to; returns the survivors.
 
+        Of a group's sum those of the cohort count that are in the group; no survivors mean that the round goes on without it.
+
         Raises:
           PolicyError: too few sites answered, or the decoded sum shows a study that cannot go on.
         """
@@ -231,16 +249,10 @@ class CoordinatorNode:
         if not stored.exists():
             if compares_before(self.manifest(run, number).purposes, name):
                 cohort = self._alike(run, number, cohort)
-            plan = self._plan(run=run, number=number, name=name, cohort=cohort)
-            context = CoordinatorSumContext(
-                board=self.board,
-                coordinator=self.name,
-                timeouts=self.timeouts,
-                blame=self.blamed.__setitem__,
-                sketches=self._sketch_rules(plan),
-            )
-            in_clear = travels_in_the_clear(self.study_of(run), plan.purpose)
-            result = (self._sum_in_clear if in_clear else self._sum_masked)(context, plan, name)
+            if is_grouped(self.study_of(run), name):
+                result = self._sum_of_group(run, number, name, cohort)
+            else:
+                result = self._sum(self._plan(run=run, number=number, name=name, cohort=cohort), name)
             write_durably(stored, result.to_bytes())
         data = stored.read_bytes()
         if is_needed_within(name):
@@ -276,16 +288,16 @@ class CoordinatorNode:
         The sites have some time to co-sign the checkpoint; one that comes later is co-signed with the next.
 
         Raises:
-          PolicyError: fewer sites than the study asks for came to the same aggregate.
+          PolicyError: fewer sites than the study asks for came to the same aggregate, or too few groups are left.
         """
         if (found := self.closed_round(run, number)) is not None:
             return found
         manifest = self.manifest(run, number)
-        parts = [
-            Aggregate.from_bytes(self._result_path(run, number, name).read_bytes())
+        parts = {
+            name: Aggregate.from_bytes(self._result_path(run, number, name).read_bytes())
             for name in manifest.purposes
-        ]
-        aggregate = merge(parts)
+        }
+        aggregate = round_result(self.progress(run).shape(number), parts)
         payload = aggregate.to_bytes()
         self._post(run=run, number=number, kind="aggregate", payload=payload)
         self._await_verdicts(manifest, hashlib.sha256(payload).hexdigest())
@@ -355,7 +367,8 @@ class CoordinatorNode:
 
     def _post_manifest(self, study: Study, *, run: str, number: int, seed: int) -> Manifest:
         """The model, from round 1 on, and then the manifest that names it."""
-        weights, purposes = Weights(), purposes_of(study, number, is_final=False)
+        sites = len(self.board.roster.sites)
+        weights, purposes = Weights(), purposes_of(study, number, is_final=False, sites=sites)
         if number > PREPROCESSING_ROUND:
             progress = self.progress(run)
             weights, purposes = progress.whole(number), progress.purposes(number)
@@ -425,12 +438,39 @@ class CoordinatorNode:
                 "see the reasons in the sites' logs, or lower aggregation.quorum in the study",
             )
 
+    def _sum_of_group(self, run: str, number: int, name: str, cohort: tuple[str, ...]) -> Aggregate:
+        """One group's sum; of a group that cannot be summed nothing.
+
+        The plans of all groups are posted at once, so that all sites train while the first sum is made.
+        """
+        names = [each for each in self.manifest(run, number).purposes if is_grouped(self.study_of(run), each)]
+        plans = {each: self._plan_of_group(run, number, each, cohort) for each in names}
+        for each in plans.values():
+            if each is not None:
+                post_plan(self.board, self.name, each)
+        plan = plans[name]
+        if plan is None or is_given_up(self.board, plan, self.name):
+            return left_out(name)
+        try:
+            return self._sum(plan, name)
+        except (PolicyError, ProtocolError) as error:
+            self.blamed[f"round {number}, {name}"] = error.problem
+            give_up(self.board, plan, self.name)
+            return left_out(name)
+
+    def _plan_of_group(self, run: str, number: int, name: str, cohort: tuple[str, ...]) -> SumPlan | None:
+        """The plan of a group's sum; None if too few of the group are ready."""
+        circle = circle_of(self.study_of(run), name, self.board.roster.sites)
+        ready = tuple(site for site in circle.sites if site in cohort)
+        if not (self.board.exists(self._plan_key(run, number, name)) or circle.can_sum(ready)):
+            return None
+        return self._plan(run=run, number=number, name=name, cohort=ready)
+
     def _plan(self, *, run: str, number: int, name: str, cohort: tuple[str, ...]) -> SumPlan:
         """The plan that is posted already, whoever is ready by now, else a new one over the cohort."""
         study, (purpose, step) = self.study_of(run), part_of(name)
-        key = f"{sum_prefix(run, number, purpose, step=step)}/plan/{self.name}"
         manifest = self.manifest(run, number)
-        if self.board.exists(key):
+        if self.board.exists(self._plan_key(run, number, name)):
             return read_plan(self.board, self.name, manifest, name)
         layout = sum_layout(self.progress(run).shape(number), name)
         return SumPlan(
@@ -445,13 +485,17 @@ class CoordinatorNode:
             roster_digest=self.board.roster.digest,
             cohort=tuple(sorted(cohort)),
             threshold=threshold_for(len(cohort)),
-            min_survivors=survivors_needed(study, cohort=len(cohort)),
+            min_survivors=circle_of(study, name, self.board.roster.sites).survivors_needed(len(cohort)),
             colluders=study.aggregation.colluders,
             ring_bits=layout.ring_bits,
             length=layout.length,
             lanes=layout.lanes,
             counter=sum_counter(number, manifest.purposes, name),
         )
+
+    def _plan_key(self, run: str, number: int, name: str) -> str:
+        purpose, step = part_of(name)
+        return f"{sum_prefix(run, number, purpose, step=step)}/plan/{self.name}"
 
     def _sketch_rules(self, plan: SumPlan) -> SketchRules | None:
         if not is_judged(self.study_of(plan.run), plan.purpose):
@@ -462,6 +506,18 @@ class CoordinatorNode:
             nonce_of=lambda plan: record_once(path, secrets.token_bytes(SEED_BYTES)),
             judge=lambda sketches: implausible(sketches, weights=sizes),
         )
+
+    def _sum(self, plan: SumPlan, name: str) -> Aggregate:
+        """What a sum comes to."""
+        context = CoordinatorSumContext(
+            board=self.board,
+            coordinator=self.name,
+            timeouts=self.timeouts,
+            blame=self.blamed.__setitem__,
+            sketches=self._sketch_rules(plan),
+        )
+        in_clear = travels_in_the_clear(self.study_of(plan.run), plan.purpose)
+        return (self._sum_in_clear if in_clear else self._sum_masked)(context, plan, name)
 
     def _sum_masked(self, context: CoordinatorSumContext, plan: SumPlan, name: str) -> Aggregate:
         """What the opened sum says."""

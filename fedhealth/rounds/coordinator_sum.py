@@ -69,7 +69,7 @@ def run_sum(context: CoordinatorSumContext, plan: SumPlan, *, cipher_length: int
     """
     machine = CoordinatorSum(plan)
     uploads = uploads_of(context.board, machine, cipher_length=cipher_length)
-    _post_plan(context, plan)
+    post_plan(context.board, context.coordinator, plan)
     if context.sketches is not None:
         _post_commitment(context, plan, context.sketches)
     shares: dict[str, bytes] = {}
@@ -168,7 +168,7 @@ def gather_plain(context: CoordinatorSumContext, updates: PlainUpdates) -> Mappi
       PolicyError: fewer than ``plan.min_survivors`` sites posted an update that can be used.
     """
     plan, vectors = updates.plan, dict[str, Vector]()
-    _post_plan(context, plan)
+    post_plan(context.board, context.coordinator, plan)
 
     def accept(site: str, payload: bytes) -> None:
         vectors[site] = updates.vector(site, payload)
@@ -183,9 +183,10 @@ def gather_plain(context: CoordinatorSumContext, updates: PlainUpdates) -> Mappi
     return vectors
 
 
-def _post_plan(context: CoordinatorSumContext, plan: SumPlan) -> None:
-    key = sum_key(plan, "plan", context.coordinator)
-    context.board.post(key, kind="plan", payload=plan.to_bytes(), **address_of(plan))
+def post_plan(board: Board, coordinator: str, plan: SumPlan) -> None:
+    """Tell the sites of a plan; one that stands already stays as it is."""
+    key = sum_key(plan, "plan", coordinator)
+    board.post(key, kind="plan", payload=plan.to_bytes(), **address_of(plan))
 
 
 def _post_list(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedhealth.errors import ConfigError, ProtocolError
 from fedhealth.models.stepwise import STEPWISE
-from fedhealth.secagg.plan import RunId, SumPlan, threshold_for
+from fedhealth.secagg.plan import RunId, SumPlan
 from fedhealth.study.spec import Study
 
 QualitySeverity = Literal["fatal", "convention", "characterisation"]
@@ -22,6 +22,8 @@ CheckName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}/[A-Za-z0-9_.:]{1,120}$"
 DriftCode = Annotated[str, Field(pattern=r"^drift/[a-z_]{1,40}/[a-z0-9_:]{1,80}$")]
 
 PREPROCESSING_ROUND = 0
+MOST_GROUPS = 64
+"""A round has fewer than 100 sums, each with a counter of its own."""
 
 
 def check_run_id(run: str) -> None:
@@ -111,16 +113,17 @@ def sites_needed(study: Study, *, enrolled: int) -> int:
     return max(math.ceil(study.aggregation.quorum * enrolled), study.aggregation.min_sites, 3)
 
 
-def survivors_needed(study: Study, *, cohort: int) -> int:
-    """How many of a cohort must last for its sum to be opened."""
-    return max(threshold_for(cohort), study.aggregation.min_sites)
+def group_count(study: Study, *, sites: int) -> int:
+    """How many groups of at least ``group_size`` so many enrolled sites make, where updates are summed by groups."""
+    return min(sites // study.aggregation.group_size, MOST_GROUPS)
 
 
-def purposes_of(study: Study, number: int, *, is_final: bool) -> tuple[str, ...]:
+def purposes_of(study: Study, number: int, *, is_final: bool, sites: int) -> tuple[str, ...]:
     """The secure sums that a round of a study consists of, in their order: ``purpose`` or ``purpose/step``.
 
-    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``. Sites
-    compare themselves (``profile``) first of all, so that one that is unlike the others gives nothing else.
+    A model that grows by sums (gbm, cox) has a sum ``growth/STEP`` for each step of a round in place of ``update``; a study by
+    groups ``update/GROUP`` for each group of its enrolled ``sites``. Sites compare themselves (``profile``) first of all, so
+    that one that is unlike the others gives nothing else.
     """
     if number == PREPROCESSING_ROUND:
         profile = ("profile",) if study.evaluation.compare_sites else ()
@@ -130,6 +133,8 @@ def purposes_of(study: Study, number: int, *, is_final: bool) -> tuple[str, ...]
     if study.model.kind in STEPWISE:
         steps = STEPWISE[study.model.kind].steps_of(study)
         return ("evaluation", *(f"growth/{step}" for step in range(steps)))
+    if study.aggregation.robust == "groups":
+        return ("evaluation", *(f"update/{group}" for group in range(group_count(study, sites=sites))))
     return ("evaluation", "update")
 
 
@@ -145,7 +150,7 @@ def compares_before(purposes: tuple[str, ...], name: str) -> bool:
 
 def trains(purposes: tuple[str, ...]) -> bool:
     """Whether a round of these sums changes the model."""
-    return "update" in purposes or "growth/0" in purposes
+    return any(part_of(name)[0] in ("update", "growth") for name in purposes)
 
 
 def part_of(name: str) -> tuple[str, int]:

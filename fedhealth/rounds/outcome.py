@@ -29,6 +29,7 @@ NOT_COVERED = (
 SHOWN_OF_UPDATES = {
     "plain": "the update of every site in every round, in the clear for coordinator and sites, its size weight with it",
     "plausibility": "64 projections or fewer of the update of every site in every round, in the clear for coordinator and sites",
+    "groups": "the sum of the updates and weights of every group of 3 sites or more in every round, not of all sites alone",
 }
 """By mode or robust rule of the aggregation, what it shows of one site's update."""
 

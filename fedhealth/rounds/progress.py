@@ -142,7 +142,7 @@ class Progress:
 
     def purposes(self, number: int) -> tuple[str, ...]:
         """The names of a round's sums."""
-        return purposes_of(self.study, number, is_final=self.is_final(number))
+        return purposes_of(self.study, number, is_final=self.is_final(number), sites=self.sites)
 
     def is_final(self, number: int) -> bool:
         """Whether a round only scores the final model: the last one, or the one after the signal stood still."""

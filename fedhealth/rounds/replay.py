@@ -13,7 +13,8 @@ import numpy as np
 from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import Reader
 from fedhealth.rounds.account import RunAccount
-from fedhealth.rounds.aggregate import Aggregate, merge
+from fedhealth.rounds.aggregate import Aggregate
+from fedhealth.rounds.groups import is_given_up, is_grouped, left_out, round_result
 from fedhealth.rounds.layout import RoundShape, decode_sum, is_judged, sum_layout
 from fedhealth.rounds.objects import (
     Manifest,
@@ -94,22 +95,19 @@ def replay_round(
 
     Raises:
       MissingObjectError: an object that the coordinator lists is not there.
+      PolicyError: fewer groups are left than the study needs.
       ProtocolError: lists, agreements and openings do not give a sum, or its tag is not that of the sites' vectors.
     """
-    parts = []
+    parts = {}
     for name in manifest.purposes:
-        plan = read_plan(board, account.coordinator, manifest, name)
-        if travels_in_the_clear(shape.study, plan.purpose):
-            parts.append(_replay_plain(board, plan, shape, account))
-            continue
-        cipher_length = sum_layout(shape, name).cipher_length
-        opened = replay_sum(board, plan, coordinator=account.coordinator, cipher_length=cipher_length)
-        if tag_key is not None and not cipher_length:  # an encrypted sum that is wrong does not open
-            _check_tag(plan, opened, tag_key)
-        if is_judged(shape.study, plan.purpose):
-            _check_sketches(board, plan, opened, account.coordinator)
-        parts.append(published(shape, name, plan, opened, account=account))
-    return merge(parts)
+        plan = _counted_plan(board, manifest, shape, name, account)
+        if plan is None:
+            parts[name] = left_out(name)
+        elif travels_in_the_clear(shape.study, plan.purpose):
+            parts[name] = _replay_plain(board, plan, shape, account)
+        else:
+            parts[name] = _replay_masked(board, plan, shape, name, account, tag_key)
+    return round_result(shape, parts)
 
 
 def read_plan(board: Reader, coordinator: str, manifest: Manifest, name: str) -> SumPlan:
@@ -165,6 +163,33 @@ def replay_sum(
             "report the coordinator to the consortium",
         )
     return uploads.unmask({site: each for site in signed if (each := _opening(board, plan, site))})
+
+
+def _counted_plan(
+    board: Reader, manifest: Manifest, shape: RoundShape, name: str, account: RunAccount
+) -> SumPlan | None:
+    """The plan of a sum; None of a group that the coordinator left out, before its sum or within it."""
+    try:
+        plan = read_plan(board, account.coordinator, manifest, name)
+    except MissingObjectError:
+        if is_grouped(shape.study, name):
+            return None
+        raise
+    is_left_out = is_grouped(shape.study, name) and is_given_up(board, plan, account.coordinator)
+    return None if is_left_out else plan
+
+
+def _replay_masked(
+    board: Reader, plan: SumPlan, shape: RoundShape, name: str, account: RunAccount, tag_key: bytes | None
+) -> Aggregate:
+    """A sum under masks, or of ciphertexts whose keys are."""
+    cipher_length = sum_layout(shape, name).cipher_length
+    opened = replay_sum(board, plan, coordinator=account.coordinator, cipher_length=cipher_length)
+    if tag_key is not None and not cipher_length:  # an encrypted sum that is wrong does not open
+        _check_tag(plan, opened, tag_key)
+    if is_judged(shape.study, plan.purpose):
+        _check_sketches(board, plan, opened, account.coordinator)
+    return published(shape, name, plan, opened, account=account)
 
 
 def _replay_plain(board: Reader, plan: SumPlan, shape: RoundShape, account: RunAccount) -> Aggregate:

@@ -26,6 +26,7 @@ from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import PROFILE, Aggregate
+from fedhealth.rounds.groups import circle_of, is_grouped, smallest_circle
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.layout import is_judged, sum_layout
 from fedhealth.rounds.objects import (
@@ -175,7 +176,8 @@ class SiteNode:
         is_last = number > PREPROCESSING_ROUND and not trains(manifest.purposes)
         if is_last and self.folder.policy().share_figures:  # before the sums, which the coordinator waits for
             self._post_site(manifest, "figures", Figures(metrics=answered.figures()).to_bytes())
-        outcomes = [self._answer_sum(manifest, answered, name) for name in manifest.purposes]
+        own = [name for name in manifest.purposes if self._is_asked(study, name)]
+        outcomes = [self._answer_sum(manifest, answered, name) for name in own]
         return "done" if all(outcomes) else "left_out"
 
     def close(self, run: str, number: int) -> None:
@@ -248,7 +250,7 @@ class SiteNode:
         """Why this site sits the round out; None when it takes part (its data are loaded then)."""
         policy = self.folder.policy()
         try:
-            policy.check(study, n_sites=len(self.board.roster.sites))
+            policy.check(study, n_sites=smallest_circle(study, self.board.roster.sites))
         except PolicyError:
             return "policy"
         if manifest.purposes != self._progress_of(manifest).purposes(manifest.round):
@@ -443,6 +445,10 @@ class SiteNode:
         self._shown.setdefault((manifest.run, manifest.round), {})[name] = told.tensors[name]
         return told
 
+    def _is_asked(self, study: Study, name: str) -> bool:
+        """Whether a sum may be of this site: one of another group is not."""
+        return self.name in circle_of(study, name, self.board.roster.sites).sites
+
     def _answer_sum(self, manifest: Manifest, answered: SiteRound, name: str) -> bool:
         if compares_before(manifest.purposes, name) and not self._compare(manifest):
             return False
@@ -459,6 +465,7 @@ class SiteNode:
             tag_key=self.tag_key,
             timeouts=self.timeouts,
             shows_sketch=is_judged(answered.shape.study, plan.purpose),
+            may_be_given_up=is_grouped(answered.shape.study, name),
         )
         if travels_in_the_clear(answered.shape.study, plan.purpose):
             return self._answer_in_clear(context, plan, answered)

@@ -6,16 +6,15 @@ from fedhealth import __version__
 from fedhealth.config import Timeouts
 from fedhealth.errors import ProtocolError, TransportError
 from fedhealth.exchange.board import Board
+from fedhealth.rounds.groups import circle_of, is_grouped
 from fedhealth.rounds.layout import RoundShape, sum_layout
 from fedhealth.rounds.objects import (
     Manifest,
     part_of,
     round_key,
     settings_digest,
-    sites_needed,
     sum_counter,
     sum_prefix,
-    survivors_needed,
 )
 from fedhealth.rounds.replay import read_plan
 from fedhealth.secagg.plan import SumPlan
@@ -53,6 +52,7 @@ def judge_plan(board: Board, manifest: Manifest, shape: RoundShape, name: str, p
     """
     purpose, step = part_of(name)
     study, layout = shape.study, sum_layout(shape, name)
+    circle = circle_of(study, name, board.roster.sites)
     expected = {
         "study_digest": manifest.study_digest,
         "run": manifest.run,
@@ -67,13 +67,14 @@ def judge_plan(board: Board, manifest: Manifest, shape: RoundShape, name: str, p
         "length": layout.length,
         "lanes": layout.lanes,
         "counter": sum_counter(manifest.round, manifest.purposes, name),
-        "min_survivors": survivors_needed(study, cohort=len(plan.cohort)),
+        "min_survivors": circle.survivors_needed(len(plan.cohort)),
         "colluders": study.aggregation.colluders,
     }
     wrong = sorted(key for key, value in expected.items() if getattr(plan, key) != value)
     if wrong:
         raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
-    if not set(plan.cohort) <= set(board.roster.sites):
-        raise ProtocolError("a plan names a site that is not in the roster", "report it")
-    if len(plan.cohort) < sites_needed(study, enrolled=len(board.roster.sites)):
+    if not set(plan.cohort) <= set(circle.sites):
+        where = "this site's group" if is_grouped(study, name) else "the roster"
+        raise ProtocolError(f"a plan names a site that is not in {where}", "report it")
+    if len(plan.cohort) < circle.least_cohort:
         raise ProtocolError("a plan has fewer sites than its study asks for", "report it")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedhealth.config import Timeouts
 from fedhealth.errors import ProtocolError
 from fedhealth.exchange.board import Board
+from fedhealth.rounds.groups import given_up_key, is_given_up
 from fedhealth.rounds.journal import SiteJournal
 from fedhealth.rounds.objects import PhaseRoster, SketchCommitment, UploadList, address_of, sum_key
 from fedhealth.rounds.plain import PlainUpdates
@@ -27,7 +28,10 @@ VectorOf = Callable[[SumPlan], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteSumContext:
-    """What a site needs for any sum: its board, journal, keys and patience; whether it shows a sketch of its vector."""
+    """What a site needs for any sum: its board, journal, keys and patience.
+
+    ``shows_sketch`` tells whether it shows a sketch of its vector, ``may_be_given_up`` whether a round can go on without the sum.
+    """
 
     board: Board
     journal: SiteJournal
@@ -37,6 +41,7 @@ class SiteSumContext:
     tag_key: bytes
     timeouts: Timeouts
     shows_sketch: bool = False
+    may_be_given_up: bool = False
 
 
 def take_part(
@@ -52,7 +57,7 @@ def take_part(
       is_encrypted: whether the vector, of any length then, leaves as a ciphertext, and its key is what is masked.
 
     Returns:
-      True when this site's vector is in the sum, False when the coordinator closed a phase without it.
+      True when this site's vector is in the sum, False when the coordinator closed a phase without it or gave the sum up.
 
     Raises:
       ProtocolError: a peer or the coordinator lied.
@@ -84,6 +89,8 @@ def take_part(
     _say_once(context, plan, "agree", statement)
     _post(context, plan, "agree", statement)  # R3
     agreed = _phase(context, plan, "agree")
+    if not agreed.sites:
+        return False
     agreements = {site: _read(context, plan, "agree", site, agreed) for site in agreed.sites}
     _post(context, plan, "open", machine.open(agreements))  # R4
     return True
@@ -180,7 +187,12 @@ def _post_share(context: SiteSumContext, plan: SumPlan, share: bytes) -> None:
 
 
 def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:
-    """Wait until the coordinator has closed a phase and read its signed list, the only one that this site goes by."""
+    """Wait until the coordinator has closed a phase and read its signed list, the only one that this site goes by.
+
+    Of a sum that is given up the list is empty.
+    """
+    if context.may_be_given_up and _is_given_up_before(context, plan, phase):
+        return PhaseRoster(digests={})
     listed = _told(context, plan, phase, kind="roster")
     context.journal.hear_once(run=plan.run, plan_digest=plan.digest, phase=phase, listed=listed)
     roster = PhaseRoster.from_bytes(listed)
@@ -189,6 +201,14 @@ def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:
             "the coordinator listed a site outside the plan's cohort", "report it to the consortium"
         )
     return roster
+
+
+def _is_given_up_before(context: SiteSumContext, plan: SumPlan, phase: str) -> bool:
+    """Wait until a phase is closed, or the sum given up; whether it was that."""
+    key, timeouts = sum_key(plan, phase, context.coordinator), context.timeouts
+    given_up = given_up_key(plan, context.coordinator)
+    context.board.wait(key, other=given_up, timeout_s=timeouts.coordinator_timeout_s, poll_s=timeouts.poll_s)
+    return not context.board.exists(key) and is_given_up(context.board, plan, context.coordinator)
 
 
 def _told(context: SiteSumContext, plan: SumPlan, phase: str, *, kind: str) -> bytes:

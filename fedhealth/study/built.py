@@ -44,6 +44,7 @@ BUILT = (
         (
             "none",
             "plausibility",
+            "groups",
             "median",
             "trimmed_mean",
             "krum",

@@ -37,10 +37,12 @@ def aggregation_misfit(
     is_masked_mean = aggregation.mode != "plain" and aggregation.robust == "none"
     if model in ("gbm", "cox") and not is_masked_mean:
         return f"model.kind {model} grows by masked sums: it has no aggregation.mode plain and no robust rule"
-    if aggregation.mode == "plain" and aggregation.robust != "none" and algorithm == "scaffold":
+    if aggregation.robust not in ("none", "plausibility") and algorithm == "scaffold":
         return f"aggregation.robust {aggregation.robust} gives no mean, and scaffold's control is one"
     if aggregation.robust == "plausibility" and privacy.mode == "distributed":
         return "aggregation.robust plausibility shows projections of a site's update: use privacy.mode local"
+    if aggregation.robust == "groups" and privacy.mode == "distributed":
+        return "aggregation.robust groups opens sums with a part of the noise: use privacy.mode local"
     return None
 
 

@@ -360,7 +360,8 @@ class Aggregation(Section):
     """How the sites' numbers become one; in mode plain the updates, and only they, travel in the clear.
 
     ``robust`` is the rule against wrong updates: ``plausibility`` and ``groups`` go with masks, all others with plain.
-    ``attackers`` is how many lying sites trimmed_mean, krum and multi_krum bear.
+    ``attackers`` is how many lying sites trimmed_mean, krum, multi_krum and groups bear. ``group_size`` is the fewest enrolled
+    sites of a group: each group's sum is opened.
     """
 
     mode: Literal["masks", "he", "plain"] = "masks"
@@ -381,6 +382,7 @@ class Aggregation(Section):
         "centred_clipping",
     ] = "none"
     attackers: Count = 1
+    group_size: int = Field(default=3, ge=3)
 
     @model_validator(mode="after")
     def _robust_fits_the_mode(self) -> Self:
@@ -395,13 +397,23 @@ class Aggregation(Section):
         if self.robust in ("plausibility", "groups") and self.mode != "masks":
             raise ValueError(f"robust {self.robust} is what masks leave room for: use mode masks")
         if (
-            self.robust not in _COUNTING_RULES
+            self.robust not in (*_COUNTING_RULES, "groups")
             and self.attackers != type(self).model_fields["attackers"].default
         ):
-            raise ValueError("attackers belongs to robust trimmed_mean, krum or multi_krum")
+            raise ValueError("attackers belongs to robust trimmed_mean, krum, multi_krum or groups")
         needed = 2 * self.attackers + _COUNTING_RULES.get(self.robust, 0)
         if self.robust in _COUNTING_RULES and self.min_sites < needed:
             raise ValueError(f"robust {self.robust} needs min_sites of at least {needed} for its attackers")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_hide_their_sites(self) -> Self:
+        if self.robust != "groups" and self.group_size != type(self).model_fields["group_size"].default:
+            raise ValueError("group_size belongs to robust groups")
+        if self.robust == "groups" and self.group_size < self.colluders + 2:
+            raise ValueError(
+                f"group_size must be at least {self.colluders + 2}: two sites must be left beside the colluders"
+            )
         return self
 
     @model_validator(mode="after")

@@ -76,6 +76,12 @@ class Study(Section):
             raise ValueError("model.kind lstm needs features.series: it reads them step by step")
         if self.split.stratify and self.privacy.mode != "none":
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
+        by_groups = self.aggregation.robust == "groups"
+        if by_groups and self.features.categories and self.privacy.mode == "none":
+            raise ValueError(
+                "aggregation.robust groups with features.categories needs privacy.mode local: one site alone of a"
+                " group may have a code"
+            )
         problem = misfit(self.cohort, self.prediction, self.outcomes, self.split) or aggregation_misfit(
             self.aggregation, self.privacy, model=self.model.kind, algorithm=self.training.algorithm
         )

@@ -137,7 +137,7 @@ def test_a_coordinator_that_trains_on_after_the_end_is_refused(tmp_path):
         network.run_round("run-1", number)
     honest = node.progress("run-1")
     node._progress["run-1"] = SimpleNamespace(
-        whole=honest.whole, purposes=lambda number: purposes_of(study, number, is_final=False)
+        whole=honest.whole, purposes=lambda number: purposes_of(study, number, is_final=False, sites=3)
     )
     node.open_round("run-1", 4)
     for thread in threads:

@@ -285,7 +285,6 @@ def test_the_order_of_outcomes_in_the_file_means_nothing(tmp_path: Path) -> None
         ({"training": {"algorithm": "fedbuff"}}, "training.algorithm"),
         ({"privacy": {"mode": "distributed"}}, "privacy.mode"),
         ({"privacy": {"linkage_factor": 2}}, "privacy.linkage_factor"),
-        ({"aggregation": {"robust": "groups"}}, "aggregation.robust"),
         ({"aggregation": {"ring_bits": 64}}, "aggregation.ring_bits"),
         ({"evaluation": {"min_cell": 20}}, "evaluation.min_cell"),
         ({"erasure": "keep"}, "erasure"),
@@ -474,6 +473,27 @@ NONE = {"mode": "none", "legal_basis": "public data"}
             },
             "gives no mean",
         ),
+        ({"aggregation": {"mode": "plain", "robust": "groups"}}, "what masks leave room for"),
+        ({"aggregation": {"robust": "groups", "ring_bits": 8}}, "ring_bits under 32 wrap"),
+        (
+            {
+                "aggregation": {"robust": "groups"},
+                "features": {"categories": [{"name": "pain", "codes": ["urn:x|cp"]}]},
+                "privacy": NONE,
+            },
+            "one site alone of a group may have a code",
+        ),
+        ({"aggregation": {"group_size": 4}}, "group_size belongs to robust groups"),
+        ({"aggregation": {"robust": "groups", "colluders": 2}}, "group_size must be at least 4"),
+        ({"aggregation": {"robust": "groups"}, "model": {"kind": "cox"}, "privacy": NONE}, "masked sums"),
+        ({"aggregation": {"robust": "groups"}, "privacy": {"mode": "distributed"}}, "privacy.mode local"),
+        (
+            {
+                "aggregation": {"robust": "groups"},
+                "training": {"algorithm": "scaffold", "local": {"steps": 5}},
+            },
+            "gives no mean",
+        ),
     ],
 )
 def test_robust_rules_go_with_what_they_can_see(tmp_path: Path, sections: dict[str, Any], line: str) -> None:
@@ -488,6 +508,8 @@ def test_robust_rules_go_with_what_they_can_see(tmp_path: Path, sections: dict[s
         {"mode": "plain", "robust": "centred_clipping"},
         {"mode": "plain", "robust": "multi_krum", "attackers": 3, "min_sites": 9},
         {"robust": "plausibility"},
+        {"robust": "groups"},
+        {"robust": "groups", "attackers": 2, "group_size": 5, "colluders": 3},
     ],
 )
 def test_robust_rules_load_where_they_fit(tmp_path: Path, aggregation: dict[str, Any]) -> None:
