@@ -8,26 +8,30 @@ be called again after a crash and then finds what is already done.
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from fedhealth import __version__
 from fedhealth.aggregation.plausibility import implausible
-from fedhealth.audit import ROSTER_SUBJECT, Checkpoint
-from fedhealth.audit.checkpoints import cosigners_needed
-from fedhealth.audit.log import TransparencyLog, cosignature_key
+from fedhealth.audit import ROSTER_SUBJECT
+from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
 from fedhealth.errors import ConfigError, PolicyError, ProtocolError
 from fedhealth.evaluation import Table
 from fedhealth.exchange.board import Board
-from fedhealth.exchange.envelope import unseal
 from fedhealth.models import weights as weight_codec
 from fedhealth.models.weights import Weights
 from fedhealth.refs import RoundRef
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, read_aggregate
+from fedhealth.rounds.coordinator_closing import (
+    await_cosigners,
+    await_verdicts,
+    news_of,
+    signed_objects,
+)
 from fedhealth.rounds.coordinator_sum import (
     CoordinatorSumContext,
     SketchRules,
@@ -71,7 +75,7 @@ from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
 from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
 from fedhealth.rounds.progress import Progress, check_patterns
-from fedhealth.rounds.replay import Verdicts, published, read_plan, read_verdicts, verifiers_needed
+from fedhealth.rounds.replay import published, read_plan, verifiers_needed
 from fedhealth.secagg.plan import SumPlan, colluders_withstood, threshold_for
 from fedhealth.secagg.prg import SEED_BYTES
 from fedhealth.study.spec import Study
@@ -267,7 +271,7 @@ class CoordinatorNode:
         """
         keys = [site_key(run, number, site, "drift") for site in cohort]
         told: Mapping[str, DriftFound] = {}
-        for known in self._news_of(keys):
+        for known in news_of(self.board, keys, timeouts=self.timeouts):
             if known == len(keys):
                 break
         told = self.account(run).drift()
@@ -300,7 +304,7 @@ class CoordinatorNode:
         aggregate = round_result(self.progress(run).shape(number), parts)
         payload = aggregate.to_bytes()
         self._post(run=run, number=number, kind="aggregate", payload=payload)
-        self._await_verdicts(manifest, hashlib.sha256(payload).hexdigest())
+        self._await_verdicts(manifest, payload)
         objects = self._objects(run, number)
         index = self.log.append(
             "round",
@@ -316,7 +320,7 @@ class CoordinatorNode:
             log_index=index,
             log_size=checkpoint.size,
             log_root=checkpoint.root,
-            cosigners=self._await_cosigners(checkpoint),
+            cosigners=await_cosigners(self.board, self.log, checkpoint, timeouts=self.timeouts),
             upload_bytes=self._bytes_by_site(objects),
             seconds=time.monotonic() - self._opened_at.get((run, number), time.monotonic()),
         )
@@ -330,40 +334,16 @@ class CoordinatorNode:
 
     # --- private
 
-    def _await_verdicts(self, manifest: Manifest, aggregate_digest: str) -> None:
-        """Wait until so many sites have replayed the round that one of them is honest; blame who came to another sum."""
-        needed = verifiers_needed(self.study_of(manifest.run))
-        keys = [site_key(manifest.run, manifest.round, site, "verdict") for site in self.board.roster.sites]
-        found = Verdicts()
-        for _ in self._news_of(keys):
-            found = read_verdicts(self.board, manifest, aggregate_digest)
-            if len(found.agree) >= needed:
-                break
-        else:
-            raise PolicyError(
-                f"round {manifest.round}: {len(found.agree)} sites came to the published sums, {needed} must",
-                "see the logs of the sites, or bring more of them back and start the round again",
-            )
+    def _await_verdicts(self, manifest: Manifest, aggregate: bytes) -> None:
+        """Wait for enough sites that came to the aggregate; blame who came to another."""
+        found = await_verdicts(
+            self.board,
+            manifest,
+            hashlib.sha256(aggregate).hexdigest(),
+            needed=verifiers_needed(self.study_of(manifest.run)),
+            timeouts=self.timeouts,
+        )
         self.blamed |= dict.fromkeys(found.differ, "says that the round's sums are others than they are")
-
-    def _await_cosigners(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Give the sites time to co-sign a checkpoint; returns who has."""
-        roster, found = self.board.roster, tuple[str, ...]()
-        for _ in self._news_of([cosignature_key(checkpoint.size, site) for site in roster.sites]):
-            found = self.log.cosigners(checkpoint)
-            if len(found) >= cosigners_needed(roster):
-                break
-        return found
-
-    def _news_of(self, keys: list[str]) -> Iterator[int]:
-        """Yield, until the time of a phase is up, whenever more of the keys are there: how many."""
-        deadline, known = time.monotonic() + self.timeouts.phase_timeout_s, 0
-        while known < len(keys) and time.monotonic() < deadline:
-            there = sum(self.board.exists(key) for key in keys)
-            if there > known:
-                known = there
-                yield known
-            time.sleep(self.timeouts.poll_s)
 
     def _post_manifest(self, study: Study, *, run: str, number: int, seed: int) -> Manifest:
         """The model, from round 1 on, and then the manifest that names it."""
@@ -541,7 +521,7 @@ class CoordinatorNode:
         return self.folder / "runs" / run / f"{number:04d}-{name.replace('/', '-')}.bin"
 
     def _objects(self, run: str, number: int) -> dict[str, tuple[str, int]]:
-        """By key, digest and bytes of every signed object of a round; one at a time is in memory."""
+        """By key, digest and bytes of every signed object of a round."""
         keys = (
             *self.board.list(f"runs/{run}/rounds/{number}/"),
             *self.board.list(f"runs/{run}/sums/{number}/"),
@@ -550,20 +530,7 @@ class CoordinatorNode:
         approvals = self.board.list(f"studies/{manifest.study}/{manifest.study_digest}/approvals/")
         enrolment = self.board.list(f"epochs/{self.board.roster.digest}/")
         wanted = (*keys, *((*approvals, *enrolment) if number == 0 else ()))
-        objects: dict[str, tuple[str, int]] = {}
-        for key in wanted:
-            data = self.board.exchange.get(key)
-            if self._is_signed(key, data):
-                objects[key] = hashlib.sha256(data).hexdigest(), len(data)
-        return objects
-
-    def _is_signed(self, key: str, data: bytes) -> bool:
-        """Whether an object is its sender's and stands where it was posted; junk does not enter the log."""
-        try:
-            return unseal(data, roster=self.board.roster, limits=self.board.limits).header.key == key
-        except ProtocolError as error:
-            self.blamed[key] = error.problem
-            return False
+        return signed_objects(self.board, wanted, blame=self.blamed.__setitem__)
 
     def _bytes_by_site(self, objects: Mapping[str, tuple[str, int]]) -> dict[str, int]:
         sites = self.board.roster.sites
