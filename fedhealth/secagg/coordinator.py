@@ -25,7 +25,7 @@ class OpenedSum:
 
     vector: NDArray[np.int64]
     lanes: NDArray[np.int64]
-    tag: NDArray[np.int64]
+    tag: int | None
     survivors: tuple[str, ...]
     blamed: Mapping[str, str]
 
@@ -131,11 +131,10 @@ class CoordinatorSum:
             total.apply_masks(
                 [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors]
             )
-        lanes = total.signed_lanes()
         return OpenedSum(
             vector=total.signed_vector(),
-            lanes=lanes[: self.plan.lanes],
-            tag=lanes[self.plan.lanes :],
+            lanes=total.signed_lanes(),
+            tag=total.opened_tag(),
             survivors=survivors,
             blamed=dict(self.blamed),
         )

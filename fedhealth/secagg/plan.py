@@ -16,8 +16,6 @@ RunId = Annotated[str, Field(pattern=rf"^{SEGMENT}$", max_length=128)]
 """A segment of exchange keys and of paths in a site's journal, so it has no separator and cannot climb."""
 MAX_LENGTH = 50_000_000
 """Largest vector, in entries."""
-TAG_LANES = 2
-"""Further lanes of an exact sum, for its tag (`fedhealth.secagg.tags`)."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """RFC 8785 writes no larger integer."""
 RingBits = Literal[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32, 64]
@@ -84,11 +82,6 @@ class SumPlan(BaseModel):
     def wraps(self) -> bool:
         """Whether entries are residues whose sum is only known modulo the ring."""
         return self.ring_bits < 32
-
-    @property
-    def all_lanes(self) -> int:
-        """The lanes that are summed: those of the vector, and of an exact sum its tag's."""
-        return self.lanes + (0 if self.wraps else TAG_LANES)
 
     @cached_property
     def digest(self) -> str:

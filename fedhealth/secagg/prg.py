@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 LANE_DTYPE: np.dtype[np.unsignedinteger[Any]] = np.dtype("<u8")
 SEED_BYTES = 32
+TAG_PRIME = 2**61 - 1
+"""Tags of exact sums are integers modulo this prime, and so are their masks (`fedhealth.secagg.tags`)."""
 _CHUNK_BYTES = 96 << 10
 """Fits the second-level cache twice, and lies below the size from which an allocator asks for fresh pages."""
 _SPARE_BYTES = 15
@@ -75,6 +77,11 @@ def apply_masks(vector: Ring, seeds: Iterable[tuple[bytes, int]], *, use: Use = 
         for stream, combine in streams:
             stream.update_into(zeros, buffer)
             combine(part, mask[: part.size], out=part)
+
+
+def tag_mask(seed: bytes) -> int:
+    """The mask of a tag: an integer below `TAG_PRIME`, uniform to 2^-195."""
+    return int.from_bytes(derive(seed, "tag"), "big") % TAG_PRIME
 
 
 def _stream(seed: bytes, use: Use) -> CipherContext:

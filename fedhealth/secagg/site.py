@@ -15,7 +15,7 @@ from fedhealth.secagg.messages import AgreeMessage, OpenMessage, ShareMessage, d
 from fedhealth.secagg.plan import SumPlan
 from fedhealth.secagg.prg import SEED_BYTES, commit, derive
 from fedhealth.secagg.shamir import SHARE_BYTES, split
-from fedhealth.secagg.tags import tag_lanes
+from fedhealth.secagg.tags import tag_of
 from fedhealth.secagg.words import Words
 
 _NO_LANES = np.zeros(0, dtype=np.int64)
@@ -153,7 +153,8 @@ class SiteSum:
         self._check_included(included)
         for peer in included:
             self._held[peer] = self._open_sealed(peer, decode(shares[peer], ShareMessage, sender=peer))
-        masked = Words.of(plan, vector, self._with_tag(vector, lanes))
+        tag = None if plan.wraps else tag_of(vector, key=self._tag_key, plan=plan, site=self._site)
+        masked = Words.of(plan, vector, lanes, tag=tag)
         pairs = [
             (self._pair_seeds[peer], 1 if self._site > peer else -1)
             for peer in included
@@ -208,13 +209,6 @@ class SiteSum:
                 key_shares={peer: self._held[peer][1] for peer in self._included if peer not in survivors},
             )
         )
-
-    def _with_tag(self, vector: NDArray[np.int64], lanes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The lanes and, of an exact sum, its tag's."""
-        plan = self._plan
-        if plan.wraps or vector.dtype != np.int64 or lanes.shape != (plan.lanes,):
-            return lanes
-        return np.append(lanes, tag_lanes(vector, key=self._tag_key, plan=plan, site=self._site))
 
     def _check_included(self, included: tuple[str, ...]) -> None:
         if not set(included) <= set(self._plan.cohort) or self._site not in included:

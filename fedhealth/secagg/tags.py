@@ -1,12 +1,14 @@
 """Tags of exact sums: every site can tell the sum of the sites' vectors from anything else, the coordinator cannot make one.
 
     p = 2^61 - 1        r_k, z_i  words below p from AES-256-CTR under HKDF(tag key, H(plan), use), known to the sites alone
-    tag_i = sum_k r_k q_ik + z_i mod p                   travels in two lanes of the sum, its low 31 bits and the rest
-    sum_i tag_i = sum_k r_k (sum_i q_ik) + sum_i z_i     over the survivors, if and only if (to 2^-61) the sum is right
+    tag_i = sum_k r_k q_ik + z_i mod p                   travels masked modulo p
+    sum_i tag_i = sum_k r_k (sum_i q_ik) + sum_i z_i     modulo p over the survivors, if and only if (to 2^-61) the sum is right
 
-The z_i hide the products, so that nobody without the key can make the tag of another sum from those of many. A site with a wrong
-mask, a vector that was changed, and a coordinator that opened another sum are found. It is not found who it was; and a site
-that colludes knows the key: against that stands the replay by more sites than may collude.
+What opens is the sum modulo p and nothing else: it follows from the opened vector, the key and the list of survivors, so it
+tells nobody anything of how the sum came about. The z_i hide the products, so that nobody without the key can make the tag of
+another sum from those of many. A site with a wrong mask, a vector that was changed, and a coordinator that opened another
+sum are found. It is not found who it was; and a site that colludes knows the key: against that stands the replay by more
+sites than may collude.
 
 Source: Wegman and Carter 1981 (a universal hash under a one-time pad).
 """
@@ -15,18 +17,17 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from fedhealth.secagg.plan import TAG_LANES, SumPlan
-from fedhealth.secagg.prg import derive
+from fedhealth.secagg.plan import SumPlan
+from fedhealth.secagg.prg import TAG_PRIME, derive
 
-PRIME = 2**61 - 1
 _LOW_BITS, _PIECE_BITS = 31, 16
 _LOW, _PIECE = (1 << _LOW_BITS) - 1, (1 << _PIECE_BITS) - 1
 _CHUNK = 1 << 14
 """Entries at a time: 2^16 products of 31 and 16 bits would still add up to less than 2^63; so many stay in the cache."""
 
 
-def tag_lanes(vector: NDArray[np.int64], *, key: bytes, plan: SumPlan, site: str) -> NDArray[np.int64]:
-    """The lanes of one site's tag.
+def tag_of(vector: NDArray[np.int64], *, key: bytes, plan: SumPlan, site: str) -> int:
+    """One site's tag, below `TAG_PRIME`.
 
     Args:
       vector: int64 of the plan's length.
@@ -34,26 +35,20 @@ def tag_lanes(vector: NDArray[np.int64], *, key: bytes, plan: SumPlan, site: str
       plan: of the sum.
       site: whose vector it is.
 
-    Returns:
-      int64 of `TAG_LANES`, each below 2^31.
+    Raises:
+      ValueError: another type or length.
     """
-    tag = (_product(vector, key, plan) + _pad(key, plan, site)) % PRIME
-    return np.array([tag & _LOW, tag >> _LOW_BITS], dtype=np.int64)
+    if vector.dtype != np.int64 or vector.shape != (plan.length,):
+        raise ValueError("the vector must be int64 of the plan's length")
+    return (_product(vector, key, plan) + _pad(key, plan, site)) % TAG_PRIME
 
 
 def is_tagged(
-    vector: NDArray[np.int64],
-    lanes: NDArray[np.int64],
-    *,
-    key: bytes,
-    plan: SumPlan,
-    survivors: tuple[str, ...],
+    vector: NDArray[np.int64], tag: int | None, *, key: bytes, plan: SumPlan, survivors: tuple[str, ...]
 ) -> bool:
-    """Whether the summed lanes are the tag of the summed vector, over these survivors."""
-    if lanes.shape != (TAG_LANES,):
-        return False
-    told = (int(lanes[0]) + (int(lanes[1]) << _LOW_BITS)) % PRIME
-    return told == (_product(vector, key, plan) + sum(_pad(key, plan, site) for site in survivors)) % PRIME
+    """Whether the summed tag is that of the summed vector, over these survivors."""
+    pads = sum(_pad(key, plan, site) for site in survivors)
+    return tag is not None and tag == (_product(vector, key, plan) + pads) % TAG_PRIME
 
 
 def _product(vector: NDArray[np.int64], key: bytes, plan: SumPlan) -> int:
@@ -62,9 +57,9 @@ def _product(vector: NDArray[np.int64], key: bytes, plan: SumPlan) -> int:
     total, zeros = 0, memoryview(bytes(8 * _CHUNK))
     for start in range(0, len(vector), _CHUNK):
         part = vector[start : start + _CHUNK]
-        words = np.frombuffer(cipher.update(zeros[: part.nbytes]), dtype="<i8") & PRIME
+        words = np.frombuffer(cipher.update(zeros[: part.nbytes]), dtype="<i8") & TAG_PRIME
         total += _dot(words, part, pieces=plan.ring_bits // _PIECE_BITS)
-    return total % PRIME
+    return total % TAG_PRIME
 
 
 def _dot(words: NDArray[np.int64], values: NDArray[np.int64], *, pieces: int) -> int:
@@ -80,4 +75,4 @@ def _dot(words: NDArray[np.int64], values: NDArray[np.int64], *, pieces: int) ->
 
 
 def _pad(key: bytes, plan: SumPlan, site: str) -> int:
-    return int.from_bytes(derive(key, "tag pad", plan.digest, site), "big") % PRIME
+    return int.from_bytes(derive(key, "tag pad", plan.digest, site), "big") % TAG_PRIME

@@ -86,7 +86,7 @@ def test_the_first_update_is_exact_and_the_others_are_in_the_small_ring_with_a_l
 def test_uploads_fall_to_six_bits_a_parameter(six_bits, exact):
     network, _ = six_bits
     length = parameter_count(network.coordinator.progress("run-1").weights(1))
-    assert {len(each) for each in uploads(network, 1).values()} == {4 * (length + 1) + 16}  # and its tag
+    assert {len(each) for each in uploads(network, 1).values()} == {4 * (length + 1) + 8}  # and its tag
     assert {len(each) for each in uploads(network, 2).values()} == {math.ceil(6 * length / 8) + 8}
     told = zip(*(each[1][2].upload_bytes.values() for each in (exact, six_bits)), strict=True)
     assert all(

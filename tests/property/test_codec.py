@@ -69,15 +69,14 @@ def test_the_error_of_the_sum_is_the_rounding_alone(count, length, seed):
 )
 def test_words_come_back_from_the_wire_in_as_few_bytes_as_they_need(ring_bits, length, lanes, seed):
     plan = make_plan(3, ring_bits=ring_bits, length=length, lanes=lanes)
-    tags = plan.all_lanes - plan.lanes
-    vector = make_vectors(plan, seed)["site-01"]
-    exact = np.append(make_lanes(plan, seed)["site-01"], np.full(tags, 7))
-    words = Words.of(plan, vector, exact)
+    vector, exact = make_vectors(plan, seed)["site-01"], make_lanes(plan, seed)["site-01"]
+    tag = None if ring_bits < 32 else seed
+    words = Words.of(plan, vector, exact, tag=tag)
     data = words.to_bytes()
-    assert tags == (2 if ring_bits >= 32 else 0)
-    assert len(data) == -(-ring_bits * length // 8) + 8 * (lanes + tags)
+    assert len(data) == -(-ring_bits * length // 8) + 8 * (lanes + (tag is not None))
     again = Words.from_bytes(plan, data)
     assert (again.vector == words.vector).all()
     assert again.vector.dtype == words.vector.dtype
     assert (again.signed_lanes() == exact).all()
+    assert again.opened_tag() == tag
     assert again.to_bytes() == data

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 TARGET = Path(__file__).with_name("secagg_primitives.json")
 PRIME = 2**521 - 1
+TAG_PRIME = 2**61 - 1
 SEED = bytes(range(32))
 NIST_CTR_AES256 = {
     "source": "NIST SP 800-38A, F.5.5",
@@ -91,18 +92,18 @@ def commit(label: str, plan_digest: str, value: bytes) -> str:
     return hashlib.sha256(f"fedhealth secagg 1 {label} {plan_digest} ".encode() + value).hexdigest()
 
 
-def words(seed: bytes, *, bits: int, count: int, use: str = "vector") -> list[int]:
+def words(seed: bytes, *, bits: int, count: int) -> list[int]:
     """The first words of the mask: AES of the counters 0, 1, 2, ... read as little-endian words."""
     size = bits // 8 * count
-    aes = Cipher(algorithms.AES(derive(seed, use)), modes.ECB()).encryptor()
+    aes = Cipher(algorithms.AES(derive(seed, "vector")), modes.ECB()).encryptor()
     stream = b"".join(aes.update(number.to_bytes(16, "big")) for number in range(-(-size // 16)))
     width = bits // 8
     return [int.from_bytes(stream[i * width : (i + 1) * width], "little") for i in range(count)]
 
 
-def tag_lanes(vector: list[int], digest: str) -> list[int]:
-    """The tag of the vector under the tag key SEED, in Python's integers: its low 31 bits, and the rest."""
-    size, prime = 8 * len(vector), 2**61 - 1
+def tag_of(vector: list[int], digest: str) -> int:
+    """The tag of the vector under the tag key SEED, in Python's integers."""
+    size = 8 * len(vector)
     aes = Cipher(algorithms.AES(derive(SEED, "tag", digest)), modes.ECB()).encryptor()
     stream = b"".join(aes.update(number.to_bytes(16, "big")) for number in range(-(-size // 16)))
     factors = [
@@ -110,8 +111,7 @@ def tag_lanes(vector: list[int], digest: str) -> list[int]:
         for i in range(0, size, 8)  # the three highest bits fall away
     ]
     pad = int.from_bytes(derive(SEED, "tag pad", digest, SITE), "big")
-    tag = (sum(f * v for f, v in zip(factors, vector, strict=True)) + pad) % prime
-    return [tag % 2**31, tag >> 31]
+    return (sum(f * v for f, v in zip(factors, vector, strict=True)) + pad) % TAG_PRIME
 
 
 def _shamir(*, threshold: int, holders: int) -> dict[str, object]:
@@ -137,9 +137,13 @@ def _upload(digest: str) -> dict[str, object]:
         name: bytes([number] * 32) for number, name in enumerate(["site-a", "site-c", "site-d"], start=1)
     }
     own_seed = bytes([9] * 32)
-    tag = tag_lanes(VECTOR, digest)
-    total = _masked(VECTOR, own_seed, pair_keys, digest, bits=32, use="vector")
-    lanes = _masked(tag, own_seed, pair_keys, digest, bits=64, use="lanes")
+    seeds = [(own_seed, 1)]
+    seeds += [(derive(key, "mask", digest), 1 if peer < SITE else -1) for peer, key in pair_keys.items()]
+    total, tag = list(VECTOR), tag_of(VECTOR, digest)
+    for seed, sign in seeds:
+        mask = words(seed, bits=32, count=len(VECTOR))
+        total = [value + sign * word for value, word in zip(total, mask, strict=True)]
+    tag_masks = (sign * int.from_bytes(derive(seed, "tag"), "big") for seed, sign in seeds)
     return {
         "site": SITE,
         "pair_keys": {peer: key.hex() for peer, key in pair_keys.items()},
@@ -148,20 +152,8 @@ def _upload(digest: str) -> dict[str, object]:
         "words": [value % 2**32 for value in total],
         "tag_key": SEED.hex(),
         "tag": tag,
-        "lanes": [value % 2**64 for value in lanes],
+        "masked_tag": (tag + sum(tag_masks)) % TAG_PRIME,
     }
-
-
-def _masked(
-    values: list[int], own_seed: bytes, pair_keys: dict[str, bytes], digest: str, *, bits: int, use: str
-) -> list[int]:
-    seeds = [(own_seed, 1)]
-    seeds += [(derive(key, "mask", digest), 1 if peer < SITE else -1) for peer, key in pair_keys.items()]
-    total = list(values)
-    for seed, sign in seeds:
-        mask = words(seed, bits=bits, count=len(values), use=use)
-        total = [value + sign * word for value, word in zip(total, mask, strict=True)]
-    return total
 
 
 if __name__ == "__main__":

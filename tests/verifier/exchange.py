@@ -183,48 +183,50 @@ def rebuild(shares: dict[int, bytes]) -> bytes:
 
 
 class Shape(NamedTuple):
-    """How a site's numbers lie in its words: ``length`` of ``bits``, and ``lanes`` of 64."""
+    """How a site's numbers lie in its words: ``length`` of ``bits``, ``lanes`` of 64, and of exact ones a tag."""
 
     bits: int
     length: int
     lanes: int
 
     def words(self, data: bytes) -> np.ndarray:
-        """An upload as integers modulo 2^64, whose lowest bits are those of the ring."""
+        """An upload as integers: vector, lanes, tag."""
         used, end = self.length * self.bits, -(-self.length * self.bits // 8)
-        need(len(data) == end + 8 * self.lanes, "an upload has a wrong size")
+        need(len(data) == end + 8 * (self.lanes + (self.bits >= 32)), "an upload has a wrong size")
         bits = np.unpackbits(np.frombuffer(data[:end], np.uint8), bitorder="little")
         need(not bits[used:].any(), "an upload has bits left over")
-        places = np.uint64(1) << np.arange(self.bits, dtype=np.uint64)
-        return np.concatenate([bits[:used].reshape(-1, self.bits) @ places, np.frombuffer(data[end:], "<u8")])
+        vector = bits[:used].reshape(-1, self.bits) @ (np.uint64(1) << np.arange(self.bits, dtype=np.uint64))
+        return np.concatenate([vector, np.frombuffer(data[end:], "<u8")]).astype(object)
 
     def mask(self, seed: bytes) -> np.ndarray:
-        """PRG(seed), of the vector and then of the lanes."""
+        """PRG(seed), of vector, lanes and tag."""
         width = next(size for size in (1, 2, 4, 8) if 8 * size >= self.bits)
         vector = stream(derive(seed, "vector"), self.length, width=width)
-        return np.concatenate([vector, stream(derive(seed, "lanes"), self.lanes)])
+        words = np.concatenate([vector, stream(derive(seed, "lanes"), self.lanes)]).astype(object)
+        return np.append(words, [int.from_bytes(derive(seed, "tag"), "big")] if self.bits >= 32 else [])
 
-    def signed(self, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vector and lanes as the signed integers that the words stand for."""
-        vector = (total[: self.length] << np.uint64(64 - self.bits)).view(np.int64) >> 64 - self.bits
-        return vector, total[self.length :].view(np.int64)
+    def signed(self, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Vector and lanes as the signed integers that the words stand for, and the tag."""
+        vector, lanes, tag = np.split(total, [self.length, self.length + self.lanes])
+        half = 1 << self.bits - 1
+        vector, lanes = (vector + half) % (2 * half) - half, (lanes + 2**63) % 2**64 - 2**63
+        return vector.astype(np.int64), lanes.astype(np.int64), sum(tag)
 
 
 class ReplayedSum(NamedTuple):
-    """What a sum comes to, over the survivors: int64, of the plan's length, and its lanes."""
+    """What a sum comes to, over the survivors: int64, of the plan's length, its lanes, and its tag."""
 
     vector: np.ndarray
     lanes: np.ndarray
+    tag: int
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
 
     def is_tagged(self, tag_key: bytes, plan: str) -> bool:
-        """Whether the last two lanes are the tag of the rest, for who has the sites' key."""
-        low, high = self.lanes[-2:].tolist()
+        """Whether the tag is that of the vector, for who has the sites' key."""
         factors = stream(derive(tag_key, "tag", plan), len(self.vector)) & np.uint64(TAG_PRIME)
-        made = factors.astype(object) @ self.vector.astype(object)
         pads = (int.from_bytes(derive(tag_key, "tag pad", plan, site), "big") for site in self.survivors)
-        return (low + 2**31 * high - made - sum(pads)) % TAG_PRIME == 0
+        return (self.tag - factors.astype(object) @ self.vector.astype(object) - sum(pads)) % TAG_PRIME == 0
 
 
 class Replay:
@@ -238,7 +240,7 @@ class Replay:
         need(len(self.cohort) >= 3 and sorted(set(self.cohort)) == self.cohort, "the cohort is not one")
         need(self.needed == 2 * len(self.cohort) // 3 + 1, "the threshold is another")
         need(plan["roster_digest"] == roster.digest, "the plan is of another roster")
-        self.shape = Shape(bits, plan["length"], plan["lanes"] + (2 if bits >= 32 else 0))
+        self.shape = Shape(bits, plan["length"], plan["lanes"])
         included, survivors, agreed = map(self._listed, ("share", "masked", "agree"))
         need(set(agreed) <= set(survivors) <= set(included) <= set(self.cohort), "the lists are not nested")
         need(len(survivors) >= max(self.needed, plan["min_survivors"]), "too few sites survived")
@@ -252,13 +254,11 @@ class Replay:
 
     def opened(self) -> ReplayedSum:
         """The sum over the survivors; every seed and share fits its commitment."""
-        total = np.zeros(self.shape.length + self.shape.lanes, dtype=np.uint64)
-        for name in self.survivors:
-            total += self.shape.words(self._read("masked", name))
-            total -= self.shape.mask(self._secret("mask", name))
+        total = sum(self.shape.words(self._read("masked", name)) for name in self.survivors)
+        total -= sum(self.shape.mask(self._secret("mask", name)) for name in self.survivors)
         for name in self.dropped:
             for peer, seed in self._pair_seeds(name, self._secret("key", name)).items():
-                (np.add if name > peer else np.subtract)(total, self.shape.mask(seed), out=total)
+                total += (1 if name > peer else -1) * self.shape.mask(seed)
         return ReplayedSum(*self.shape.signed(total), tuple(self.survivors), tuple(self.dropped))
 
     def _read(self, phase: str, name: str) -> bytes:

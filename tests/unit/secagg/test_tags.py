@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator.sums import TAG_KEY, key_of, make_plan, make_sites, make_vectors, run_sum
 
-from fedhealth.secagg.tags import PRIME, is_tagged, tag_lanes
+from fedhealth.secagg.prg import TAG_PRIME
+from fedhealth.secagg.tags import is_tagged
 from fedhealth.secagg.words import Words
 
 LIAR = "site-02"
@@ -81,24 +82,48 @@ def test_a_wrong_mask_between_two_sites_is_noticed():
     assert not fits(opened, plan)
 
 
-def test_lanes_tell_nothing_of_the_vector():
-    """Without the key the lanes of one vector and of another are both words below p, each under a pad of its own."""
-    plan = make_plan(3, length=1)
-    tags = {
-        (value, counter): tag_lanes(
-            np.array([value]), key=TAG_KEY, plan=make_plan(3, length=1, counter=counter), site="site-01"
-        )
-        for value in (0, 1)
-        for counter in range(200)
-    }
-    values = np.array([int(low) + (int(high) << 31) for low, high in tags.values()], dtype=np.float64) / PRIME
-    assert plan.all_lanes == 2
-    assert 0.0 <= values.min() < 0.02 < 0.98 < values.max() < 1.0
-    assert values.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / len(values)))
+@settings(max_examples=60, deadline=None)
+@given(
+    counter=st.integers(0, 2**31),
+    moved=st.lists(st.integers(-(2**20), 2**20), min_size=4, max_size=4),
+)
+def test_what_opens_does_not_tell_who_gave_what(counter, moved):
+    """Two worlds with one sum: people are at one site, or at another. All that opens is the same, under every plan."""
+    plan = make_plan(3, ring_bits=64, length=4, counter=counter)
+    here = {name: np.array([1000, 200, 30, 4]) + number for number, name in enumerate(plan.cohort)}
+    there = dict(here)
+    for name, sign in ((plan.cohort[0], 1), (plan.cohort[1], -1)):
+        there[name] = here[name] + sign * np.array(moved)
+    first, second = (run_sum(plan, make_sites(plan), world) for world in (here, there))
+    assert (first.vector == second.vector).all()
+    assert first.tag == second.tag
 
 
-@pytest.mark.parametrize("lanes", [np.zeros(0, dtype=np.int64), np.zeros(3, dtype=np.int64)])
-def test_a_sum_without_a_tag_is_not_taken_for_one(lanes):
+def test_masked_tags_are_spread_over_all_integers_below_the_prime():
+    """Of one vector and one key, under a plan each: 400 values, so the largest and smallest are near the ends."""
+    values = []
+    for counter in range(400):
+        plan = make_plan(3, length=1, counter=counter)
+        sites = make_sites(plan, seed=counter)
+        shares = {name: site.share() for name, site in sites.items()}
+        upload = sites["site-01"].mask(shares, np.array([7]))
+        values.append(int.from_bytes(upload[4:], "little") / TAG_PRIME)
+    assert 0.0 <= min(values) < 0.03
+    assert 0.97 < max(values) < 1.0
+    assert np.mean(values) == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / len(values)))
+
+
+def test_a_sum_without_a_tag_is_not_taken_for_one():
     plan = make_plan(3)
     vector = np.zeros(plan.length, dtype=np.int64)
-    assert not is_tagged(vector, lanes, key=TAG_KEY, plan=plan, survivors=plan.cohort)
+    assert not is_tagged(vector, None, key=TAG_KEY, plan=plan, survivors=plan.cohort)
+
+
+def test_a_tag_that_is_none_is_refused():
+    plan = make_plan(3)
+    data = Words.zeros(plan).to_bytes()
+    with pytest.raises(ValueError, match="tag that is none"):
+        Words.from_bytes(plan, data[:-8] + TAG_PRIME.to_bytes(8, "little"))
+    vector, lanes = np.zeros(plan.length, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    with pytest.raises(ValueError, match="exact sum has a tag"):
+        Words.of(plan, vector, lanes, tag=None)

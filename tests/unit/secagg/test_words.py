@@ -9,7 +9,7 @@ NO_LANES = np.zeros(0, dtype=np.int64)
 
 def test_small_words_are_packed_lowest_bits_first():
     plan = make_plan(3, ring_bits=6, length=5)
-    data = Words.of(plan, np.array([1, 2, 3, 63, 32]), NO_LANES).to_bytes()
+    data = Words.of(plan, np.array([1, 2, 3, 63, 32]), NO_LANES, tag=None).to_bytes()
     bits = sum(value << (6 * place) for place, value in enumerate([1, 2, 3, 63, 32]))
     assert data == bits.to_bytes(4, "little")
 
@@ -18,7 +18,7 @@ def test_small_words_are_packed_lowest_bits_first():
 def test_a_signed_entry_is_the_residue_next_to_zero(ring_bits):
     half = 1 << (ring_bits - 1)
     plan = make_plan(3, ring_bits=ring_bits, length=5)
-    words = Words.of(plan, np.array([0, 1, half - 1, half, 2 * half - 1]), NO_LANES)
+    words = Words.of(plan, np.array([0, 1, half - 1, half, 2 * half - 1]), NO_LANES, tag=None)
     assert words.signed_vector().tolist() == [0, 1, half - 1, -half, -1]
     words.add(words.copy())
     assert words.signed_vector().tolist() == [0, 2, -2, 0, -2]
@@ -42,7 +42,7 @@ def test_lanes_that_do_not_fit_are_refused(lanes):
     plan = make_plan(3, ring_bits=6, lanes=2)
     vector = np.zeros(plan.length, dtype=np.int64)
     with pytest.raises(ValueError, match=r"lanes must be|leave the ring"):
-        Words.of(plan, vector, lanes)
+        Words.of(plan, vector, lanes, tag=None)
 
 
 @pytest.mark.parametrize("ring_bits", [6, 12, 32])
