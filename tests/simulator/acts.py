@@ -147,17 +147,25 @@ def _open_garbage(payload):
     return msgspec.msgpack.encode(msgspec.structs.replace(message, mask_shares=garbage))
 
 
+TAG_BYTES = 8
+"""At the end of an exact upload. The lies below let it be a tag, or the upload would be refused at sight."""
+
+
 def _other_pair_mask(payload):
     """As if one pair's seed had been another: the words of another stream are added."""
-    words = np.frombuffer(payload, dtype="<u4")
+    words = np.frombuffer(payload[:-TAG_BYTES], dtype="<u4")
     wrong = np.frombuffer(sha256(b"wrong").digest() * (len(payload) // 32 + 1), dtype="<u4")[: len(words)]
-    return (words + wrong).tobytes()
+    return (words + wrong).tobytes() + payload[-TAG_BYTES:]
+
+
+def _big_endian(payload):
+    return np.frombuffer(payload[:-TAG_BYTES], dtype="<u4").byteswap().tobytes() + payload[-TAG_BYTES:]
 
 
 SITE_LIES = {
     "garbage shares": _in("open", _open_garbage),
     "other pair mask": _in("masked", _other_pair_mask),
-    "big endian": _in("masked", lambda payload: np.frombuffer(payload, dtype="<u4").byteswap().tobytes()),
+    "big endian": _in("masked", _big_endian),
     "too long": _in("masked", lambda payload: payload + bytes(4)),
     "too short": _in("masked", lambda payload: payload[:-4]),
     "one word": _in("masked", lambda payload: payload[:4]),
