@@ -12,8 +12,8 @@ departs: C2SP assigns no type to ML-DSA-65, so its key id is over type 0xff and 
 our own, as the specification asks for unassigned types. Tools that know C2SP read the
 note and skip that line; this module requires both.
 
-A site co-signs a checkpoint by a note of its own over the same text. A checkpoint that at least two thirds of the sites have
-co-signed cannot have a twin: two would need a third of the sites to sign twice.
+A site co-signs a checkpoint by putting its own two lines behind the coordinator's. A checkpoint that at least two thirds of
+the sites have co-signed cannot have a twin: two would need a third of the sites to sign twice.
 """
 
 import base64
@@ -58,37 +58,59 @@ def origin(roster: Roster) -> str:
 def sign_checkpoint(checkpoint: Checkpoint, *, keys: PartyKeys, roster: Roster) -> bytes:
     """Return the signed note of ``checkpoint``."""
     text = _text(checkpoint, roster)
-    raw = keys.sign(text).to_bytes()
-    ids = _key_ids(keys.public)
-    lines = (_line(keys.name, ids[0] + raw[:ED25519_BYTES]), _line(keys.name, ids[1] + raw[ED25519_BYTES:]))
-    return text + b"\n" + b"".join(lines)
+    return text + b"\n" + _lines(text, keys)
 
 
-def open_checkpoint(data: bytes, *, roster: Roster, signer: str | None = None) -> Checkpoint:
-    """Return what a signed note says once its signer's two signatures verify.
+def cosign(note: bytes, *, keys: PartyKeys) -> bytes:
+    """Return the coordinator's note with this party's two signatures behind the coordinator's."""
+    text, _, _ = note.partition(b"\n\n")
+    return note + _lines(text + b"\n", keys)
 
-    Args:
-      data: the note.
-      roster: of the consortium.
-      signer: whose note it must be; by default the coordinator's.
+
+def open_checkpoint(data: bytes, *, roster: Roster) -> Checkpoint:
+    """Return what a signed note says once the coordinator's two signatures, and no others, verify.
 
     Raises:
       ProtocolError: the form, the origin or a signature is not right.
     """
+    return _open(data, roster, (roster.coordinator,))
+
+
+def open_cosignature(data: bytes, *, roster: Roster, site: str) -> Checkpoint:
+    """Return what the coordinator and a site have both signed; neither can make such a note without the other.
+
+    Raises:
+      ProtocolError: the form, the origin or a signature is not right.
+    """
+    return _open(data, roster, (roster.coordinator, site))
+
+
+def _open(data: bytes, roster: Roster, signers: tuple[str, ...]) -> Checkpoint:
     if len(data) > MAX_NOTE_BYTES:
         raise _bad(f"has more than {MAX_NOTE_BYTES} bytes")
     text, separator, signed = data.partition(b"\n\n")
     checkpoint = _parse_text(text + b"\n", roster)
     lines = signed.splitlines(keepends=True)
-    if not separator or len(lines) != 2:
-        raise _bad("does not have exactly two signatures")
-    party = roster.party(signer or roster.coordinator)
-    ids = _key_ids(party)
-    raw = b"".join(_unline(line, party.name, key_id) for line, key_id in zip(lines, ids, strict=True))
+    if not separator or len(lines) != 2 * len(signers):
+        raise _bad("does not have exactly two signatures of each signer")
+    for number, signer in enumerate(signers):
+        _check_signed(text + b"\n", lines[2 * number : 2 * number + 2], roster.party(signer))
+    return checkpoint
+
+
+def _check_signed(text: bytes, lines: list[bytes], party: PublicIdentity) -> None:
+    pairs = zip(lines, _key_ids(party), strict=True)
+    raw = b"".join(_unline(line, party.name, key_id) for line, key_id in pairs)
     if len(raw) != SIGNATURES_BYTES:
         raise _bad("has signatures of a wrong size")
-    party.check(text + b"\n", Signatures.from_bytes(raw))
-    return checkpoint
+    party.check(text, Signatures.from_bytes(raw))
+
+
+def _lines(text: bytes, keys: PartyKeys) -> bytes:
+    """The two signature lines of a party."""
+    raw, (classical, post_quantum) = keys.sign(text).to_bytes(), _key_ids(keys.public)
+    first = _line(keys.name, classical + raw[:ED25519_BYTES])
+    return first + _line(keys.name, post_quantum + raw[ED25519_BYTES:])
 
 
 def _text(checkpoint: Checkpoint, roster: Roster) -> bytes:

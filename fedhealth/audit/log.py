@@ -3,7 +3,7 @@
     log/entries/00000000              DSSE envelope with an in-toto statement; leaf 0
     log/checkpoints/00000001          signed note over the first entry
     log/tile/...                      the tree's hashes (`fedhealth.audit.tiles`)
-    log/cosignatures/00000001/SITE    a site's own note over it (`fedhealth.audit.witness`)
+    log/cosignatures/00000001/SITE    the note with a site's signatures (`fedhealth.audit.witness`)
 
 The tree is rebuilt from the entries, so a coordinator killed at any point goes on from the
 exchange. A checkpoint that does not fit the entries stops it.
@@ -16,7 +16,13 @@ from hashlib import sha256
 
 from pydantic import JsonValue
 
-from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, sign_checkpoint
+from fedhealth.audit.checkpoints import (
+    MAX_NOTE_BYTES,
+    Checkpoint,
+    open_checkpoint,
+    open_cosignature,
+    sign_checkpoint,
+)
 from fedhealth.audit.merkle import MerkleTree
 from fedhealth.audit.statements import (
     MAX_ENTRY_BYTES,
@@ -82,7 +88,7 @@ def cosigners(exchange: Exchange, checkpoint: Checkpoint, *, roster: Roster) -> 
 def _has_cosigned(exchange: Exchange, checkpoint: Checkpoint, site: str, roster: Roster) -> bool:
     try:
         note = exchange.get(cosignature_key(checkpoint.size, site), max_bytes=MAX_NOTE_BYTES)
-        return open_checkpoint(note, roster=roster, signer=site) == checkpoint
+        return open_cosignature(note, roster=roster, site=site) == checkpoint
     except (MissingObjectError, ProtocolError):
         return False
 
@@ -186,6 +192,20 @@ class TransparencyLog:
         subjects = {f"{MODEL_PREFIX}{path}": digest for path, digest in files.items()} | dict(objects)
         predicate: dict[str, JsonValue] = {"model": model, "tags": dict(tags), "settings": dict(settings)}
         return self.append(StatementKind.RELEASE, predicate, subjects)
+
+    def index_of(self, kind: StatementKind, predicate: Mapping[str, JsonValue]) -> int | None:
+        """Return the index of the first entry of a kind with exactly this predicate; None if there is none.
+
+        Raises:
+          ProtocolError: the log has an entry that does not verify.
+        """
+        self._catch_up()
+        found = (
+            entry.index
+            for entry in self._entries
+            if entry.statement.kind is kind and entry.statement.predicate == dict(predicate)
+        )
+        return next(found, None)
 
     def read(self, index: int) -> Entry:
         """Return entry ``index``.

@@ -8,9 +8,16 @@ that the manifest of the run's last round names.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
-from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, cosigners_needed, open_checkpoint
+from fedhealth.audit.checkpoints import (
+    MAX_NOTE_BYTES,
+    Checkpoint,
+    cosigners_needed,
+    open_checkpoint,
+    open_cosignature,
+)
 from fedhealth.audit.log import (
     CHECKPOINTS,
     COSIGNATURES,
@@ -32,7 +39,7 @@ from fedhealth.audit.statements import (
     entry_digest,
     open_statement,
 )
-from fedhealth.audit.tiles import TILES, check_tile
+from fedhealth.audit.tiles import TILES, check_tile, tiles_between
 from fedhealth.audit.witness import closed_round
 from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import check_may_post
@@ -43,7 +50,7 @@ from fedhealth.identity.roster import Roster, SignedRoster
 MANIFEST = "/manifest"
 WEIGHTS = f"{MODEL_PREFIX}artifacts/weights.safetensors"
 _OBJECT_FOLDERS = ("studies/", "runs/", "epochs/")
-_NOTES = frozenset({"uncovered", "unknown"})
+_NOTES = frozenset({"uncovered", "unknown", "witness"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,9 @@ class Finding:
 
     Attributes:
       kind: roster, entry, checkpoint, cosignature, object, subject, release, replay: failures; uncovered (a
-        validly signed object that no entry names, such as a late upload) and unknown
-        (something outside the known folders): notes.
+        validly signed object that no entry names, such as a late upload), unknown (something
+        outside the known folders) and witness (a co-signature or tile that is missing or
+        spoilt, while enough are there): notes.
       key: the exchange key, or ``model/path``.
       problem: what is wrong.
     """
@@ -225,37 +233,45 @@ def _check_checkpoints(audit: _Audit, expected: Checkpoint | None) -> None:
 
 
 def _check_tiles(audit: _Audit) -> None:
-    """Step 3: each tile holds hashes of the tree over the entries."""
-    for key in audit.exchange.list(TILES):
+    """Step 3: each tile holds hashes of the tree over the entries; what witnesses read is there."""
+    keys = audit.exchange.list(TILES)
+    for key in keys:
 
         def action(key: str = key) -> None:
             data = audit.exchange.get(key, max_bytes=MAX_NOTE_BYTES)
             check_tile(key, data, node=audit.tree.node, size=audit.tree.size)
 
         audit.check("entry", key, action)
+    for key, _ in tiles_between(audit.tree.node, old_size=0, size=audit.tree.size):
+        if key not in keys:
+            audit.found("witness", key, "is missing: witnesses must read all entries")
 
 
 def _check_cosignatures(audit: _Audit) -> None:
-    """Step 3: each co-signature is its site's, over a checkpoint of this log; which of them bind."""
+    """Step 3: which checkpoints the sites have co-signed, and which of them bind.
+
+    A note of the coordinator's over another tree, co-signed, is a fork. One that is nobody's proves nothing against anybody.
+    """
     sizes: set[int] = set()
     for key in audit.exchange.list(COSIGNATURES):
-
-        def action(key: str = key) -> None:
+        try:
             note = audit.exchange.get(key, max_bytes=MAX_NOTE_BYTES)
-            said = open_checkpoint(note, roster=audit.roster, signer=key.rpartition("/")[2])
-            if key.startswith(f"{COSIGNATURES}{said.size:08d}/"):
-                check_checkpoint(checkpoint_key(said.size), said, audit.tree)
-                sizes.add(said.size)
-            else:
-                raise ProtocolError(f"{key} is over another size", "treat the log as forged")
-
-        audit.check("cosignature", key, action)
-    for size in sorted(sizes, reverse=True):
+            said = open_cosignature(note, roster=audit.roster, site=key.rpartition("/")[2])
+        except (ProtocolError, MissingObjectError):
+            audit.found("witness", key, "is no co-signature of this site under a note of the coordinator's")
+            continue
+        sizes.add(said.size)
+        named = checkpoint_key(int(key.split("/")[2]) if key.split("/")[2].isdecimal() else -1)
+        audit.check("cosignature", key, partial(check_checkpoint, named, said, audit.tree))
+    for size in sorted((size for size in sizes if size <= audit.tree.size), reverse=True):
         checkpoint = Checkpoint(size, audit.tree.root(size).hex())
         signed = cosigners(audit.exchange, checkpoint, roster=audit.roster)
         if len(signed) >= cosigners_needed(audit.roster):
             audit.cosigned, audit.cosigners = checkpoint, signed
-            return
+            break
+    if missing := set(audit.roster.sites) - set(audit.cosigners) if audit.cosigners else ():
+        key = f"{COSIGNATURES}{audit.cosigned.size:08d}"
+        audit.found("witness", key, f"not co-signed by {', '.join(sorted(missing))}")
 
 
 def _check_objects(audit: _Audit) -> None:
@@ -359,10 +375,17 @@ def _check_manifest(audit: _Audit, model: str, entry: Entry) -> None:
 
 
 def _check_cosigned(audit: _Audit, model: str, entry: Entry) -> None:
-    """The rounds that a model was made in are under a checkpoint that two thirds of the sites have co-signed."""
+    """All rounds of a model's run are logged, under a checkpoint that two thirds of the sites have co-signed."""
     run = released_from(entry)
-    rounds = [each.index for each in audit.entries if (closed_round(each) or ("",))[0] == run]
-    if run and rounds and max(rounds) >= audit.cosigned.size:
+    if not run:
+        return
+    last = max(int(name.split("/")[3]) for name in entry.statement.subjects if name.endswith(MANIFEST))
+    closed = {
+        found[1]: each.index for each in audit.entries if (found := closed_round(each)) and found[0] == run
+    }
+    if not set(range(last + 1)) <= set(closed):
+        audit.found("release", model, f"the log does not hold all rounds of its run up to round {last}")
+    elif max(closed.values()) >= audit.cosigned.size:
         audit.found(
             "cosignature", model, "fewer than two thirds of the sites have co-signed the rounds of its run"
         )

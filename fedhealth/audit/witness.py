@@ -1,20 +1,28 @@
 """A site as a witness of the log: it co-signs every checkpoint that extends the history it has seen, and no other.
 
-    log/cosignatures/00000042/SITE    the site's own signed note over the text of checkpoint 42
+    log/cosignatures/00000042/SITE    checkpoint 42 with the site's signatures behind the coordinator's
 
 Two histories that some honest witness has seen are found: by the witness itself, when the coordinator shows it a checkpoint that
-does not extend its last, and by comparing its last with what the others have co-signed. The two signed notes that contradict
-each other are then kept as evidence.
+does not extend its last, and by comparing its last with what the others have co-signed. The coordinator is accused by its own
+signatures alone: the two notes that it signed, and that contradict each other, are kept as evidence. What a store has damaged
+is told from that: where tiles prove nothing, the signed entries are read instead.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedhealth.audit.checkpoints import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, sign_checkpoint
+from fedhealth.audit.checkpoints import (
+    MAX_NOTE_BYTES,
+    Checkpoint,
+    cosign,
+    open_checkpoint,
+    open_cosignature,
+)
 from fedhealth.audit.log import (
     CHECKPOINTS,
     COSIGNATURES,
@@ -23,10 +31,17 @@ from fedhealth.audit.log import (
     cosignature_key,
     entry_key,
 )
-from fedhealth.audit.merkle import consistency_path, leaf_hash, root_of, verify_consistency
+from fedhealth.audit.merkle import (
+    MerkleTree,
+    NodeOf,
+    consistency_path,
+    leaf_hash,
+    root_of,
+    verify_consistency,
+)
 from fedhealth.audit.statements import MAX_ENTRY_BYTES, StatementKind, entry_digest, open_statement
 from fedhealth.audit.tiles import TiledTree
-from fedhealth.errors import ProtocolError
+from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.store import Exchange
 from fedhealth.identity.key_files import damaged, write_private
 from fedhealth.identity.keys import PartyKeys
@@ -34,22 +49,32 @@ from fedhealth.identity.roster import Roster
 
 
 def closed_round(entry: Entry) -> tuple[str, int] | None:
-    """The run and the round that an entry closes; None for another entry."""
+    """The run and the round that an entry closes, as it names the round's aggregate; None for another entry."""
     told = entry.statement.predicate
     run, number = told.get("run"), told.get("round")
-    if entry.statement.kind is StatementKind.ROUND and isinstance(run, str) and isinstance(number, int):
-        return run, number
-    return None
+    if (
+        entry.statement.kind is not StatementKind.ROUND
+        or not isinstance(run, str)
+        or not isinstance(number, int)
+    ):
+        return None
+    return (run, number) if aggregate_key(run, number) in entry.statement.subjects else None
+
+
+def aggregate_key(run: str, number: int) -> str:
+    """Key of what a round came to."""
+    return f"runs/{run}/rounds/{number}/aggregate"
 
 
 class _Seen(BaseModel):
-    """What a witness remembers: its last checkpoint, and by run the last round whose entry it has checked."""
+    """What a witness remembers: its last checkpoint with the coordinator's note, and by run the last round it has seen closed."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     size: Annotated[int, Field(ge=0)] = 0
     root: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    note: str = ""
     rounds: Mapping[str, int] = {}
 
 
@@ -94,81 +119,109 @@ class Witness:
           ProtocolError: one of these does not hold; nothing was co-signed.
           MissingObjectError: an entry or a tile is not there.
         """
+        self._cosign_last()  # a kill may have come between memory and co-signature
         found = self._newest()
         if found is None:
             return None
         checkpoint, note = found
-        tree = TiledTree(self._exchange, checkpoint.size)
-        self._check_extends(checkpoint, note, tree)
+        node = self._checked_tree(checkpoint, note)
         rounds = dict(self._seen.rounds)
         for index in range(self._seen.size, checkpoint.size):
-            entry = self._entry(index, tree)
+            entry = self._entry(index, node)
             check(entry)
             if (closed := closed_round(entry)) is not None:
-                rounds[closed[0]] = closed[1]
-        self._remember(_Seen(size=checkpoint.size, root=checkpoint.root, rounds=rounds), note)
-        self._cosign(checkpoint)
+                run, number = closed
+                if number > rounds.get(run, -1) + 1:
+                    raise ProtocolError(
+                        f"the log skips rounds before round {number} of {run}", "ask the coordinator why"
+                    )
+                rounds[run] = max(number, rounds.get(run, -1))
+        self._remember(_Seen(size=checkpoint.size, root=checkpoint.root, note=note.decode(), rounds=rounds))
+        self._cosign_last()
         return checkpoint
 
     # --- private
 
     def _newest(self) -> tuple[Checkpoint, bytes] | None:
-        keys = self._exchange.list(CHECKPOINTS)
-        if not keys or keys[-1] <= checkpoint_key(self._seen.size):
-            return None
-        note = self._exchange.get(keys[-1], max_bytes=MAX_NOTE_BYTES)
-        checkpoint = open_checkpoint(note, roster=self._roster)
-        if keys[-1] != checkpoint_key(checkpoint.size):
-            raise ProtocolError("a checkpoint stands under another size", "treat the log as forged")
-        return checkpoint, note
+        """The newest note of the coordinator's that stands where it should; what is nobody's is passed over."""
+        for key in reversed(self._exchange.list(CHECKPOINTS)):
+            if key <= checkpoint_key(self._seen.size):
+                break
+            note = self._exchange.get(key, max_bytes=MAX_NOTE_BYTES)
+            with suppress(ProtocolError):
+                checkpoint = open_checkpoint(note, roster=self._roster)
+                if key == checkpoint_key(checkpoint.size):
+                    return checkpoint, note
+        return None
 
-    def _check_extends(self, checkpoint: Checkpoint, note: bytes, tree: TiledTree) -> None:
+    def _checked_tree(self, checkpoint: Checkpoint, note: bytes) -> NodeOf:
+        """The tree of a checkpoint that extends the last, and what the others have co-signed at its size."""
+        try:
+            node = TiledTree(self._exchange, checkpoint.size).node
+            is_extended = self._extends(checkpoint, node)
+        except (MissingObjectError, ProtocolError):
+            is_extended = False
+        if not is_extended:
+            node = self._tree_of_entries(checkpoint).node
+            if not self._extends(checkpoint, node):
+                raise self._forked(note)
+        for key in self._exchange.list(f"{COSIGNATURES}{self._seen.size:08d}/"):
+            other = self._exchange.get(key, max_bytes=MAX_NOTE_BYTES)
+            if not self._agrees(key, other):
+                raise self._forked(other)
+        return node
+
+    def _extends(self, checkpoint: Checkpoint, node: NodeOf) -> bool:
+        """Whether a tree is the checkpoint's, and extends the last one."""
         last = self.last
         if last.size == 0:
-            is_extended = root_of(tree.node, checkpoint.size).hex() == checkpoint.root
-        else:
-            is_extended = verify_consistency(
-                old_size=last.size,
-                old_root=bytes.fromhex(last.root),
-                size=checkpoint.size,
-                root=bytes.fromhex(checkpoint.root),
-                proof=consistency_path(tree.node, old_size=last.size, size=checkpoint.size),
+            return root_of(node, checkpoint.size).hex() == checkpoint.root
+        return verify_consistency(
+            old_size=last.size,
+            old_root=bytes.fromhex(last.root),
+            size=checkpoint.size,
+            root=bytes.fromhex(checkpoint.root),
+            proof=consistency_path(node, old_size=last.size, size=checkpoint.size),
+        )
+
+    def _tree_of_entries(self, checkpoint: Checkpoint) -> MerkleTree:
+        """The tree over the coordinator's signed entries, which must be the checkpoint's."""
+        tree = MerkleTree()
+        for index in range(checkpoint.size):
+            data = self._exchange.get(entry_key(index), max_bytes=MAX_ENTRY_BYTES)
+            open_statement(data, roster=self._roster)
+            tree.append(data)
+        if tree.root().hex() != checkpoint.root:
+            raise ProtocolError(
+                "the entries of the log do not fit its checkpoint", "restore the exchange from its source"
             )
-        if not is_extended:
-            raise self._forked(note)
-        for key in self._exchange.list(f"{COSIGNATURES}{last.size:08d}/"):
-            other = self._exchange.get(key, max_bytes=MAX_NOTE_BYTES)
-            if key.rpartition("/")[2] in self._roster.sites and not self._agrees(key, other):
-                raise self._forked(other)
+        return tree
 
     def _agrees(self, key: str, note: bytes) -> bool:
-        """Whether another site has co-signed what this one has; a note that is nobody's says nothing."""
+        """Whether another site has co-signed what this one has; a note without the coordinator's signatures says nothing."""
+        site = key.rpartition("/")[2]
         try:
-            said = open_checkpoint(note, roster=self._roster, signer=key.rpartition("/")[2])
+            said = open_cosignature(note, roster=self._roster, site=site)
         except ProtocolError:
             return True
         return said == self.last or said.size != self._seen.size
 
-    def _entry(self, index: int, tree: TiledTree) -> Entry:
+    def _entry(self, index: int, node: NodeOf) -> Entry:
         data = self._exchange.get(entry_key(index), max_bytes=MAX_ENTRY_BYTES)
-        if leaf_hash(data) != tree.node(0, index):
+        if leaf_hash(data) != node(0, index):
             raise ProtocolError(f"log entry {index} is not the one in the tree", "treat the log as forged")
         return Entry(index, entry_digest(data), open_statement(data, roster=self._roster))
 
     def _forked(self, note: bytes) -> ProtocolError:
-        """Keep the two notes that contradict each other."""
+        """Keep the two notes of the coordinator's that contradict each other."""
         evidence = self._folder / "evidence"
-        evidence.mkdir(mode=0o700, exist_ok=True)
-        for name, data in (("first.note", self._note.read_bytes()), ("second.note", note)):
+        evidence.mkdir(parents=True, mode=0o700, exist_ok=True)
+        for name, data in (("first.note", self._seen.note.encode()), ("second.note", note)):
             write_private(evidence / name, data)
         return ProtocolError(
             "the coordinator has signed two histories that do not extend each other",
             f"stop, and take {evidence} to the consortium: it holds both signed notes",
         )
-
-    @property
-    def _note(self) -> Path:
-        return self._path.with_suffix(".note")
 
     def _load(self) -> _Seen:
         if not self._path.exists():
@@ -178,13 +231,15 @@ class Witness:
         except ValidationError:
             raise damaged(self._path) from None
 
-    def _remember(self, seen: _Seen, note: bytes) -> None:
+    def _remember(self, seen: _Seen) -> None:
         self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        write_private(self._note, note)
         write_private(self._path, rfc8785.dumps(seen.model_dump(mode="json")))
         self._seen = seen
 
-    def _cosign(self, checkpoint: Checkpoint) -> None:
-        key = cosignature_key(checkpoint.size, self._keys.name)
-        if not self._exchange.exists(key):
-            self._exchange.put(key, sign_checkpoint(checkpoint, keys=self._keys, roster=self._roster))
+    def _cosign_last(self) -> None:
+        """Put this site's signatures under the last checkpoint, unless they stand already."""
+        key = cosignature_key(self._seen.size, self._keys.name)
+        if self._seen.size and not self._exchange.exists(key):
+            note = cosign(self._seen.note.encode(), keys=self._keys)
+            with suppress(ProtocolError):  # another process of this site was faster
+                self._exchange.put(key, note)

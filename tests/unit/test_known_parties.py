@@ -7,7 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedhealth.audit.checkpoints import Checkpoint, open_checkpoint, sign_checkpoint
+from fedhealth.audit.checkpoints import (
+    Checkpoint,
+    cosign,
+    open_checkpoint,
+    open_cosignature,
+    sign_checkpoint,
+)
 from fedhealth.audit.merkle import MerkleTree
 from fedhealth.audit.statements import make_statement, open_statement, sign_statement
 from fedhealth.errors import ProtocolError
@@ -124,16 +130,19 @@ def test_a_log_entry_is_the_bytes_written_down(roster):
     assert MerkleTree([data]).root().hex() == KNOWN["entry"]["root"]
 
 
-@pytest.mark.parametrize(("which", "signer"), [("checkpoint", "coordinator"), ("cosignature", FIRST)])
-def test_a_checkpoint_is_the_note_written_down(roster, which, signer):
-    note = KNOWN[which].encode()
-    checkpoint = open_checkpoint(note, roster=roster, signer=signer)
+def test_a_checkpoint_and_its_co_signature_are_the_notes_written_down(roster):
+    note, both = KNOWN["checkpoint"].encode(), KNOWN["cosignature"].encode()
+    checkpoint = open_checkpoint(note, roster=roster)
     assert checkpoint == Checkpoint(1, KNOWN["entry"]["root"])
-    made = sign_checkpoint(checkpoint, keys=keys_of(signer), roster=roster)
+    assert open_cosignature(both, roster=roster, site=FIRST) == checkpoint
+    made = sign_checkpoint(checkpoint, keys=keys_of("coordinator"), roster=roster)
     assert made.splitlines()[:5] == note.splitlines()[:5]  # the last line is of ML-DSA
-    other = FIRST if signer == "coordinator" else "coordinator"
+    assert cosign(note, keys=keys_of(FIRST)).splitlines()[:-1] == both.splitlines()[:-1]
+    for site, data in ((SECOND, both), (FIRST, note), ("coordinator", both)):
+        with pytest.raises(ProtocolError):
+            open_cosignature(data, roster=roster, site=site)
     with pytest.raises(ProtocolError):
-        open_checkpoint(note, roster=roster, signer=other)
+        open_checkpoint(both, roster=roster)
 
 
 def test_the_known_ciphertext_has_the_size_of_its_kind():

@@ -91,10 +91,11 @@ def test_signed_objects_are_opened(tmp_path):
         open_object(tmp_path, f"elsewhere/{known['sender']}", roster)
     entry = PARTIES["entry"]["data"].encode()
     assert open_entry(entry, roster)["predicate"] == {"run": "run-1", "round": 0}
-    for which, signer in (("checkpoint", "coordinator"), ("cosignature", "site-a")):
+    for which, signers in (("checkpoint", ("coordinator",)), ("cosignature", ("coordinator", "site-a"))):
         note = PARTIES[which].encode()
-        assert open_checkpoint(note, roster, signer) == (1, merkle_root([entry]))
-        with pytest.raises(Refused):
-            open_checkpoint(note, roster, "site-b")
+        assert open_checkpoint(note, roster, *signers) == (1, merkle_root([entry]))
+        for others in (("site-b",), ("coordinator", "site-b"), ("site-a",)):
+            with pytest.raises(Refused):
+                open_checkpoint(note, roster, *others)
     with pytest.raises(Refused, match="another one"):
         open_roster(PARTIES["roster"]["signed"].encode(), digest="ab" * 32)

@@ -51,6 +51,7 @@ def main() -> None:
     envelope = _envelope(first, b"payload")
     entries = [_entry(hub, digest, hashlib.sha256(envelope).hexdigest())]
     note = f"fedhealth.dev/log/{digest}\n1\n{_b64(merkle_root(entries))}\n".encode()
+    checkpoint = _note(hub, note)
     answers = {
         "private": {each.name: each.seeds() for each in parties},
         "roster": {"digest": digest, "signed": _signed_roster(hub, roster)},
@@ -60,8 +61,8 @@ def main() -> None:
         "wrap": _wrap(),
         "envelope": {"key": KEY, "sender": FIRST, "payload": b"payload".hex(), "data": _b64(envelope)},
         "entry": {"data": entries[0].decode(), "root": merkle_root(entries).hex()},
-        "checkpoint": _note(hub, note),
-        "cosignature": _note(first, note),
+        "checkpoint": checkpoint,
+        "cosignature": checkpoint + _note(first, note).partition("\n\n")[2],
     }
     TARGET.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
 

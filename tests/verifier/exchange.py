@@ -19,7 +19,7 @@ from msgspec.msgpack import decode
 Refused = (LookupError, TypeError, AttributeError, ValueError, OSError, InvalidSignature, InvalidTag)
 """What is raised where anything is missing, malformed, wrongly signed or not what it should be."""
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)  # RFC 8785
-SCHEMES = ["ed25519", "mldsa65"]
+SCHEMES, MARKS = ["ed25519", "mldsa65"], [b"\x01", b"\xfffedhealth.dev/mldsa65\n"]
 VERSION, PRIME, TAG_PRIME = "fedhealth secagg 1", 2**521 - 1, 2**61 - 1
 
 
@@ -97,16 +97,17 @@ def open_entry(data: bytes, roster: Roster) -> dict:
     return json.loads(body)
 
 
-def open_checkpoint(data: bytes, roster: Roster, party: str) -> tuple[int, bytes]:
-    """Size and root of a note over this roster's log that the party signed."""
+def open_checkpoint(data: bytes, roster: Roster, *signers: str) -> tuple[int, bytes]:
+    """Size and root of a note over this roster's log that these parties signed, one behind the other."""
     text, _, signed = data.decode().partition("\n\n")
-    signatures, marks = b"", (b"\x01", b"\xfffedhealth.dev/mldsa65\n")
-    for line, mark, key in zip(signed.removesuffix("\n").split("\n"), marks, roster.keys[party], strict=True):
-        dash, name, value = line.split(" ")
-        key_id = sha256(party.encode() + b"\n" + mark + key).digest()[:4]
-        need((dash, name, unbase64(value)[:4]) == ("\N{EM DASH}", party, key_id), "another key signed")
-        signatures += unbase64(value)[4:]
-    roster.check(party, f"{text}\n".encode(), signatures)
+    lines = [line.split(" ") for line in signed.removesuffix("\n").split("\n")]
+    need(len(lines) == 2 * len(signers), "more or fewer than two signatures of each")
+    for at, party in enumerate(signers):
+        head, pairs = party.encode() + b"\n", zip(MARKS, roster.keys[party], strict=True)
+        parts = [("\N{EM DASH}", party, sha256(head + mark + key).digest()[:4]) for mark, key in pairs]
+        found = [(dash, name, unbase64(value)) for dash, name, value in lines[2 * at : 2 * at + 2]]
+        need([(*rest, value[:4]) for *rest, value in found] == parts, "another key signed")
+        roster.check(party, f"{text}\n".encode(), b"".join(value[4:] for *_, value in found))
     origin, size, root = text.split("\n")
     need(signed.endswith("\n") and origin == f"fedhealth.dev/log/{roster.digest}", "another log's checkpoint")
     return int(size), unbase64(root)
@@ -142,11 +143,12 @@ def open_exchange(folder: Path, roster: Roster) -> tuple[list[dict], int]:
         if key.startswith("log/tile/"):
             check_tile(key, data, leaves)
         elif not key.startswith("log/entries/"):
-            party = key.split("/")[-1] if key.startswith("log/cosignatures/") else roster.coordinator
-            size, root = open_checkpoint(data, roster, party)
-            need(key in (f"log/checkpoints/{size:08d}", f"log/cosignatures/{size:08d}/{party}"), "misplaced")
+            sites = [key.split("/")[-1]] if key.startswith("log/cosignatures/") else []
+            size, root = open_checkpoint(data, roster, roster.coordinator, *sites)
+            place = f"log/cosignatures/{size:08d}/{sites[0]}" if sites else f"log/checkpoints/{size:08d}"
+            need(key == place and set(sites) <= roster.sites, f"{key} is misplaced")
             need(size <= len(leaves) and merkle_root(leaves[:size]) == root, f"{key} does not fit")
-            cosigned += [size] if party in roster.sites else []
+            cosigned += [size] * len(sites)
     for subject in [each for leaf in leaves for each in open_entry(leaf, roster)["subject"]]:
         name, digest = subject["name"], subject["digest"]["sha256"]
         if name == "roster:current":
@@ -214,9 +216,7 @@ class Shape(NamedTuple):
 
 
 class ReplayedSum(NamedTuple):
-    """What a sum comes to, over the survivors: int64, of the plan's length, its lanes, and its tag."""
-
-    vector: np.ndarray
+    vector: np.ndarray  # int64, of the plan's length
     lanes: np.ndarray
     tag: int
     survivors: tuple[str, ...]

@@ -59,19 +59,19 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PartyKeys]:
 
 
 @pytest.fixture(scope="session")
-def make_history(parties: dict[str, PartyKeys]) -> Callable[[Path], History]:
+def make_history(parties: dict[str, PartyKeys]) -> Callable[..., History]:
     """Write a new history in a folder."""
 
-    def make(folder: Path) -> History:
+    def make(folder: Path, rounds: tuple[int, ...] = (0, 1)) -> History:
         history = _open(folder, parties, {})
-        _write(history)
+        _write(history, rounds)
         return history
 
     return make
 
 
 @pytest.fixture(scope="session")
-def original(make_history: Callable[[Path], History], tmp_path_factory: pytest.TempPathFactory) -> History:
+def original(make_history: Callable[..., History], tmp_path_factory: pytest.TempPathFactory) -> History:
     return make_history(tmp_path_factory.mktemp("original") / "exchange")
 
 
@@ -95,7 +95,7 @@ def _files() -> dict[str, bytes]:
     return {"MLmodel": b"flavors: {}", "artifacts/weights.safetensors": bytes(range(200))}
 
 
-def _write(history: History) -> None:
+def _write(history: History, rounds: tuple[int, ...]) -> None:
     hub, memory = history.boards["hub"], Path(tempfile.mkdtemp(dir=history.exchange.root.parent))
     witnesses = [
         Witness(history.exchange, history.boards[name].keys, hub.roster, folder=memory / name)
@@ -107,11 +107,13 @@ def _write(history: History) -> None:
     log.append("study", {}, {study_key: hub.post(study_key, kind="study", payload=b"{}")})
     weights = sha256(history.files["artifacts/weights.safetensors"]).hexdigest()
     tags = {"fedhealth.weights_digest": weights}
-    manifest = "runs/r1/rounds/2/manifest"
+    manifest = "runs/r1/rounds/1/manifest"
     payload = json.dumps({"model_digest": weights}).encode()
-    made_from = {manifest: hub.post(manifest, kind="manifest", payload=payload, run="r1", round=2)}
-    for round_ in (0, 1):
+    made_from = {manifest: hub.post(manifest, kind="manifest", payload=payload, run="r1", round=1)}
+    for round_ in rounds:
         subjects = dict(made_from) if round_ else {}
+        aggregate = f"runs/r1/rounds/{round_}/aggregate"
+        subjects[aggregate] = hub.post(aggregate, kind="aggregate", payload=b"sum", run="r1", round=round_)
         for name in SITES:
             key = f"runs/r1/sums/{round_}/update/0/0/masked/{name}"
             payload = f"{name}{round_}".encode() * 40

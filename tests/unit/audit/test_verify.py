@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedhealth.audit import DIGEST_TAG, INDEX_TAG, Checkpoint, TransparencyLog, verify_exchange
+from fedhealth.audit.checkpoints import cosign, sign_checkpoint
 from fedhealth.identity import PartyKeys, Roster
 
 ENTRIES = [f"log/entries/{index:08d}" for index in range(5)]
@@ -18,7 +19,9 @@ TILES = [f"log/tile/0/000.p/{size}" for size in (3, 4, 5)]
 COSIGNATURES = [
     f"log/cosignatures/{size:08d}/{name}" for size in (3, 4) for name in ("north", "south", "west")
 ]
-OBJECTS = ["runs/r1/rounds/2/manifest", "studies/readmission/abc/study"] + [
+OBJECTS = ["runs/r1/rounds/1/manifest", "studies/readmission/abc/study"]
+OBJECTS += [f"runs/r1/rounds/{round_}/aggregate" for round_ in (0, 1)]
+OBJECTS += [
     f"runs/r1/sums/{round_}/update/0/0/masked/{name}"
     for round_ in (0, 1)
     for name in ("north", "south", "west")
@@ -42,15 +45,56 @@ def test_an_untouched_history_is_proven(history: Any) -> None:
 
 def test_a_model_whose_rounds_too_few_sites_have_co_signed_is_not_proven(history: Any) -> None:
     history.path(COSIGNATURES[-1]).unlink()
-    assert history.audit().ok  # two of three are two thirds
+    result = history.audit()
+    assert result.ok  # two of three are two thirds
+    assert [(each.kind, each.problem) for each in result.findings] == [("witness", "not co-signed by west")]
     history.path(COSIGNATURES[-2]).unlink()
     result = history.audit()
-    assert {finding.kind for finding in result.findings} == {"cosignature"}
-    assert "two thirds" in result.findings[0].problem
+    assert not result.ok
+    assert "two thirds" in result.findings[-1].problem
     assert result.cosigned.size == 3
 
 
-@pytest.mark.parametrize("key", [*ENTRIES, *CHECKPOINTS, *TILES, *COSIGNATURES, *OBJECTS])
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_a_co_signature_that_is_spoilt_is_told_and_does_not_count(history: Any, place: float) -> None:
+    """One site, or whoever writes there, cannot unmake a history that enough others have co-signed."""
+    for spoilt in (COSIGNATURES[-1:], COSIGNATURES[-2:]):
+        path = history.path(spoilt[0])
+        data = bytearray(path.read_bytes())
+        data[int(place * (len(data) - 1))] ^= 1
+        path.write_bytes(data)
+        result = history.audit()
+        assert {each.key for each in result.findings if "no co-signature" in each.problem} == set(spoilt)
+        assert result.ok is (len(spoilt) == 1)
+
+
+def test_a_fork_that_a_site_has_co_signed_is_found(history: Any) -> None:
+    boards, roster = history.boards, history.roster.roster
+    note = sign_checkpoint(Checkpoint(4, "ab" * 32), keys=boards["hub"].keys, roster=roster)
+    history.path(COSIGNATURES[-1]).write_bytes(cosign(note, keys=boards["west"].keys))
+    assert ("cosignature", COSIGNATURES[-1]) in {(each.kind, each.key) for each in history.audit().findings}
+    assert not history.audit().ok
+
+
+def test_missing_tiles_are_told(history: Any) -> None:
+    history.path(TILES[-1]).unlink()
+    result = history.audit()
+    assert result.ok
+    assert [(each.kind, each.key) for each in result.findings] == [("witness", TILES[-1])]
+
+
+@pytest.mark.parametrize("logged", [(), (0,)])
+def test_a_release_of_a_run_whose_rounds_are_not_all_logged_is_not_proven(
+    make_history: Callable[..., Any], tmp_path: Path, logged: tuple[int, ...]
+) -> None:
+    result = make_history(tmp_path / "exchange", rounds=logged).audit()
+    assert not result.ok
+    assert ("release", "the log does not hold all rounds of its run up to round 1") in {
+        (each.kind, each.problem) for each in result.findings
+    }
+
+
+@pytest.mark.parametrize("key", [*ENTRIES, *CHECKPOINTS, *TILES, *OBJECTS])
 @pytest.mark.parametrize("place", [0.0, 0.02, 0.3, 0.5, 0.8, 1.0])
 def test_a_flipped_bit_anywhere_is_found(history: Any, key: str, place: float) -> None:
     path = history.path(key)
@@ -184,6 +228,7 @@ def test_weights_that_are_not_the_model_of_the_run_are_found(history: Any) -> No
     problems = [each.problem for each in verify_exchange(history.exchange, history.roster).findings]
     assert problems == [
         f"its weights are not the model of {manifest}",
+        "the log does not hold all rounds of its run up to round 2",
         "names no manifest of a round, so that nothing ties it to a run",
     ]
 

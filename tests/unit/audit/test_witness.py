@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedhealth.audit import Checkpoint, TransparencyLog, Witness
-from fedhealth.audit.checkpoints import open_checkpoint, sign_checkpoint
+from fedhealth.audit.checkpoints import cosign, open_checkpoint, sign_checkpoint
 from fedhealth.audit.log import cosignature_key, cosigners
 from fedhealth.errors import ConfigError, MissingObjectError, ProtocolError
 from fedhealth.exchange import Board, FolderExchange
@@ -48,7 +48,7 @@ def test_a_new_witness_takes_the_whole_history_and_co_signs_it(history: Any, tmp
 def test_a_witness_that_comes_back_sees_only_what_is_new(history: Any, tmp_path: Path) -> None:
     witness_of(history, "west", tmp_path).observe()
     log = log_of(history)
-    log.append("round", {"run": "r1", "round": 2}, {})
+    log.append("round", {"run": "r1", "round": 2}, {"runs/r1/rounds/2/aggregate": "ab" * 32})
     log.checkpoint()
     again, seen = witness_of(history, "west", tmp_path), []
     assert again.observe(seen.append) == Checkpoint(6, log.root)
@@ -90,9 +90,9 @@ def test_a_history_that_another_site_has_co_signed_at_the_same_size_is_noticed(
     """Each of the two sees one history that is sound in itself."""
     witness = witness_of(history, "west", tmp_path)
     witness.observe()
-    note = sign_checkpoint(
-        Checkpoint(5, "ab" * 32), keys=history.boards["north"].keys, roster=history.roster.roster
-    )
+    boards = history.boards
+    shown = sign_checkpoint(Checkpoint(5, "ab" * 32), keys=boards["hub"].keys, roster=history.roster.roster)
+    note = cosign(shown, keys=boards["north"].keys)
     history.exchange.put(cosignature_key(5, "north"), note)
     log = log_of(history)
     log.append("spend", {"epsilon": 1}, {})
@@ -103,14 +103,71 @@ def test_a_history_that_another_site_has_co_signed_at_the_same_size_is_noticed(
     assert not history.exchange.exists(cosignature_key(6, "west"))
 
 
-def test_a_co_signature_that_is_nobodys_does_not_stop_a_witness(history: Any, tmp_path: Path) -> None:
+def test_a_co_signature_without_the_coordinators_signatures_accuses_nobody(
+    history: Any, tmp_path: Path
+) -> None:
+    """Else one site could stop all others for ever, by a note that it makes up."""
     witness = witness_of(history, "west", tmp_path)
     witness.observe()
-    history.exchange.put(cosignature_key(5, "north"), b"junk")
+    keys, roster = history.boards["north"].keys, history.roster.roster
+    alone = sign_checkpoint(Checkpoint(5, "ab" * 32), keys=keys, roster=roster)
+    for site, note in (("north", alone), ("south", b"junk")):
+        history.exchange.put(cosignature_key(5, site), note)
     log = log_of(history)
     log.append("spend", {"epsilon": 1}, {})
     log.checkpoint()
     assert witness.observe() == Checkpoint(6, log.root)
+    assert not (tmp_path / "west/evidence").exists()
+
+
+@pytest.mark.parametrize("has_seen_before", [True, False])
+def test_a_tile_that_is_spoilt_or_missing_accuses_nobody_and_stops_nobody(
+    history: Any, tmp_path: Path, has_seen_before: bool
+) -> None:
+    witness = witness_of(history, "west", tmp_path)
+    if has_seen_before:
+        witness.observe()
+    log = log_of(history)
+    log.append("spend", {"epsilon": 1}, {})
+    log.checkpoint()
+    tile = history.path("log/tile/0/000.p/6")
+    data = tile.read_bytes()
+    tile.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert witness.observe() == Checkpoint(6, log.root)
+    tile.unlink()
+    assert witness_of(history, "north", tmp_path).observe() == Checkpoint(6, log.root)
+    assert not (tmp_path / "west/evidence").exists()
+
+
+def test_an_entry_that_names_no_aggregate_closes_no_round_and_one_that_skips_is_refused(
+    history: Any, tmp_path: Path
+) -> None:
+    witness = witness_of(history, "west", tmp_path)
+    log = log_of(history)
+    log.append("round", {"run": "r9", "round": 0}, {})
+    log.checkpoint()
+    witness.observe()
+    assert not witness.has_seen("r9", 0)
+    log.append("round", {"run": "r9", "round": 99}, {"runs/r9/rounds/99/aggregate": "ab" * 32})
+    log.checkpoint()
+    with pytest.raises(ProtocolError, match="skips rounds before round 99 of r9"):
+        witness.observe()
+    assert not witness.has_seen("r9", 0)
+
+
+def test_a_witness_that_was_killed_before_it_co_signed_does_so_when_it_is_back(
+    history: Any, tmp_path: Path
+) -> None:
+    checkpoint = witness_of(history, "west", tmp_path).observe()
+    history.path(cosignature_key(5, "west")).unlink()  # as if it had never left
+    assert witness_of(history, "west", tmp_path).observe() is None
+    assert cosigners(history.exchange, checkpoint, roster=history.roster.roster) == ("west",)
+
+
+def test_junk_among_the_checkpoints_is_passed_over(history: Any, tmp_path: Path) -> None:
+    history.exchange.put("log/checkpoints/99999999", b"junk")
+    history.exchange.put("log/checkpoints/00000009", history.exchange.get("log/checkpoints/00000005"))
+    assert witness_of(history, "west", tmp_path).observe() == Checkpoint(5, history.audit().root)
 
 
 def test_an_entry_that_the_site_knows_to_be_wrong_is_not_co_signed(history: Any, tmp_path: Path) -> None:
@@ -125,16 +182,9 @@ def test_an_entry_that_the_site_knows_to_be_wrong_is_not_co_signed(history: Any,
     assert not history.exchange.exists(cosignature_key(5, "west"))
 
 
-@pytest.mark.parametrize(
-    ("key", "error"),
-    [
-        ("log/entries/00000004", MissingObjectError),
-        ("log/tile/0/000.p/5", MissingObjectError),
-    ],
-)
-def test_what_is_missing_is_not_co_signed(history: Any, tmp_path: Path, key: str, error: type) -> None:
-    history.path(key).unlink()
-    with pytest.raises(error):
+def test_an_entry_that_is_missing_is_not_co_signed(history: Any, tmp_path: Path) -> None:
+    history.path("log/entries/00000004").unlink()
+    with pytest.raises(MissingObjectError):
         witness_of(history, "west", tmp_path).observe()
 
 
