@@ -58,15 +58,6 @@ def test_of_pure_noise_hardly_any_site_is_left_out():
     assert np.mean(left_out) < 0.1
 
 
-def test_a_large_site_may_go_as_far_as_its_size_says_and_a_small_one_may_not():
-    updates = honest_updates(3)
-    sizes = dict.fromkeys(SITES, 100.0) | {"site-05": 900.0}
-    updates *= 100.0
-    updates[4] *= 9.0 * 9.0
-    assert implausible(sketched(updates), weights=sizes) == {}
-    assert set(implausible(sketched(updates), weights=dict.fromkeys(SITES, 100.0))) == {"site-05"}
-
-
 def test_the_order_of_sites_does_not_matter():
     updates = honest_updates(4)
     updates[:3] = ON_UPDATES["sign flip"](updates[3:], 3)
@@ -80,3 +71,29 @@ def test_updates_of_nothing_are_plausible():
     assert implausible(sketched(updates), weights=ALIKE) == {}
     updates[3] = 1.0
     assert set(implausible(sketched(updates), weights=ALIKE)) == {"site-04"}
+
+
+def test_a_liar_does_not_buy_length_by_the_size_that_it_states():
+    generator = np.random.default_rng(1)
+    usual = generator.normal(size=64) * 1000
+    sketches = {f"s{i}": [int(x) for x in usual + generator.normal(size=64) * 800] for i in range(14)}
+    sketches["liar"] = [int(x * 100) for x in usual]
+    for size in (512.0, 8192.0, 2.0**40):
+        weights = dict.fromkeys(sketches, 512.0) | {"liar": size}
+        assert set(implausible(sketches, weights=weights)) == {"liar"}
+
+
+def test_a_large_site_may_go_as_far_as_its_size_takes_it():
+    generator = np.random.default_rng(2)
+    usual = generator.normal(size=64) * 1000
+    sketches = {f"s{i}": [int(x) for x in usual + generator.normal(size=64) * 300] for i in range(14)}
+    sketches["large"] = [int(x * 8) for x in usual]
+    weights = dict.fromkeys(sketches, 512.0)
+    assert set(implausible(sketches, weights=weights)) == {"large"}
+    assert implausible(sketches, weights=weights | {"large": 4096.0}) == {}
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(ValueError, match="not positive and finite"):
+        implausible({"a": [1, 2], "b": [1, 2], "c": [2, 1]}, weights={"a": 1.0, "b": 1.0, "c": size})
