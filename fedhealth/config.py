@@ -20,12 +20,14 @@ class Timeouts:
     Attributes:
       phase_timeout_s: the coordinator, for the sites in one phase of a secure sum.
       ready_timeout_s: the coordinator, for the sites to get ready for a round.
+      verify_timeout_s: all, for the sites that open a round's sums anew: they read every upload of it.
       coordinator_timeout_s: a site, for the coordinator's next object.
       poll_s: between two looks at the exchange.
     """
 
     phase_timeout_s: float = 60.0
     ready_timeout_s: float = 120.0
+    verify_timeout_s: float = 240.0
     coordinator_timeout_s: float = 900.0
     poll_s: float = 0.02
 

@@ -68,7 +68,18 @@ class RunAccount:
     study: Study
 
     def answer(self, number: int, site: str) -> Ready | Abstain | None:
-        """What a site answered to a round; None if nothing."""
+        """What a site answered to a round; None if nothing, or nothing that can be used."""
+        try:
+            return self.read_answer(number, site)
+        except ProtocolError:
+            return None
+
+    def read_answer(self, number: int, site: str) -> Ready | Abstain | None:
+        """What a site answered to a round; None if nothing.
+
+        Raises:
+          ProtocolError: what it posted is malformed, or does not declare what the study counts with.
+        """
         for name, payload in (("ready", Ready), ("abstain", Abstain)):
             try:
                 opened = self.board.read(
@@ -81,7 +92,10 @@ class RunAccount:
                 )
             except MissingObjectError:
                 continue
-            return payload.from_bytes(opened.payload)
+            answer = payload.from_bytes(opened.payload)
+            if isinstance(answer, Ready) and not answer.declares(self.study):
+                raise ProtocolError(f"site {site} declared nothing to count it with", f"leave {site} out")
+            return answer
         return None
 
     def closed(self) -> int:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import JsonValue
+
 from fedhealth import __version__
 from fedhealth.aggregation.plausibility import implausible
-from fedhealth.audit import ROSTER_SUBJECT
+from fedhealth.audit import ROSTER_SUBJECT, StatementKind
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
 from fedhealth.errors import ConfigError, PolicyError, ProtocolError
@@ -223,13 +225,16 @@ class CoordinatorNode:
         expected = set(self._ready_before(run, number) or sites)
         deadline = time.monotonic() + self.timeouts.ready_timeout_s
         answers: dict[str, Ready | Abstain] = {}
-        while time.monotonic() < deadline and not expected <= set(answers):
-            answers |= {
-                site: answer
-                for site in sites
-                if site not in answers and (answer := self.account(run).answer(number, site)) is not None
-            }
-            if not expected <= set(answers):
+        account, spoilt = self.account(run), set[str]()
+        while time.monotonic() < deadline and not expected <= {*answers, *spoilt}:
+            for site in (each for each in sites if each not in answers and each not in spoilt):
+                try:
+                    if (answer := account.read_answer(number, site)) is not None:
+                        answers[site] = answer
+                except ProtocolError as error:  # what it said stays said
+                    self.blamed[site] = error.problem
+                    spoilt.add(site)
+            if not expected <= {*answers, *spoilt}:
                 time.sleep(self.timeouts.poll_s)
         attendance = Attendance(
             ready={site: answer for site, answer in sorted(answers.items()) if isinstance(answer, Ready)},
@@ -271,7 +276,8 @@ class CoordinatorNode:
         """
         keys = [site_key(run, number, site, "drift") for site in cohort]
         told: Mapping[str, DriftFound] = {}
-        for known in news_of(self.board, keys, timeouts=self.timeouts):
+        times = {"timeout_s": self.timeouts.phase_timeout_s, "poll_s": self.timeouts.poll_s}
+        for known in news_of(self.board, keys, **times):
             if known == len(keys):
                 break
         told = self.account(run).drift()
@@ -306,11 +312,10 @@ class CoordinatorNode:
         self._post(run=run, number=number, kind="aggregate", payload=payload)
         self._await_verdicts(manifest, payload)
         objects = self._objects(run, number)
-        index = self.log.append(
-            "round",
-            {"run": run, "round": number, "study_digest": manifest.study_digest},
-            {key: digest for key, (digest, _) in objects.items()},
-        )
+        told: dict[str, JsonValue] = {"run": run, "round": number, "study_digest": manifest.study_digest}
+        index = self.log.index_of(StatementKind.ROUND, told)  # after a kill: a verdict may have come since
+        if index is None:
+            index = self.log.append("round", told, {key: digest for key, (digest, _) in objects.items()})
         checkpoint = self.log.checkpoint()
         closed = RoundClosed(
             run=run,

@@ -15,15 +15,15 @@ from fedhealth.rounds.objects import Manifest, site_key
 from fedhealth.rounds.replay import Verdicts, read_verdicts
 
 
-def news_of(board: Board, keys: Sequence[str], *, timeouts: Timeouts) -> Iterator[int]:
-    """Yield, until the time of a phase is up, whenever more of the keys are there: how many."""
-    deadline, known = time.monotonic() + timeouts.phase_timeout_s, 0
+def news_of(board: Board, keys: Sequence[str], *, timeout_s: float, poll_s: float) -> Iterator[int]:
+    """Yield, until time is up, whenever more of the keys are there: how many."""
+    deadline, known = time.monotonic() + timeout_s, 0
     while known < len(keys) and time.monotonic() < deadline:
         there = sum(board.exists(key) for key in keys)
         if there > known:
             known = there
             yield known
-        time.sleep(timeouts.poll_s)
+        time.sleep(poll_s)
 
 
 def await_verdicts(
@@ -36,7 +36,7 @@ def await_verdicts(
     """
     keys = [site_key(manifest.run, manifest.round, site, "verdict") for site in board.roster.sites]
     found = Verdicts()
-    for _ in news_of(board, keys, timeouts=timeouts):
+    for _ in news_of(board, keys, timeout_s=timeouts.verify_timeout_s, poll_s=timeouts.poll_s):
         found = read_verdicts(board, manifest, aggregate_digest)
         if len(found.agree) >= needed:
             return found
@@ -52,7 +52,7 @@ def await_cosigners(
     """Give the sites time to co-sign a checkpoint; returns who has."""
     keys = [cosignature_key(checkpoint.size, site) for site in board.roster.sites]
     found: tuple[str, ...] = ()
-    for _ in news_of(board, keys, timeouts=timeouts):
+    for _ in news_of(board, keys, timeout_s=timeouts.phase_timeout_s, poll_s=timeouts.poll_s):
         found = log.cosigners(checkpoint)
         if len(found) >= cosigners_needed(board.roster):
             break

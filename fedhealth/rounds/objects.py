@@ -22,6 +22,8 @@ CheckName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}/[A-Za-z0-9_.:]{1,120}$"
 DriftCode = Annotated[str, Field(pattern=r"^drift/[a-z_]{1,40}/[a-z0-9_:]{1,80}$")]
 
 PREPROCESSING_ROUND = 0
+MAX_DECLARED = 2**40
+"""Beyond every number that a site declares; a word that is not plausible is none."""
 MOST_GROUPS = 64
 """A round has fewer than 100 sums, each with a counter of its own."""
 
@@ -220,8 +222,8 @@ class ConsentStatement(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     commitment: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    patients: Annotated[int, Field(ge=0)]
-    left_out: Annotated[int, Field(ge=0)]
+    patients: Annotated[int, Field(ge=0, le=MAX_DECLARED)]
+    left_out: Annotated[int, Field(ge=0, le=MAX_DECLARED)]
 
 
 class Ready(Payload):
@@ -232,11 +234,16 @@ class Ready(Payload):
     """
 
     kind: ClassVar[str] = "ready"
-    weight: float | None
-    patients: int | None
-    noise_multiplier: float | None
-    steps: int | None
+    weight: Annotated[float, Field(gt=0.0, le=MAX_DECLARED, allow_inf_nan=False)] | None
+    patients: Annotated[int, Field(ge=0, le=MAX_DECLARED)] | None
+    noise_multiplier: Annotated[float, Field(ge=0.0, le=MAX_DECLARED, allow_inf_nan=False)] | None
+    steps: Annotated[int, Field(ge=0, le=MAX_DECLARED)] | None
     consent: ConsentStatement | None = None
+
+    def declares(self, study: Study) -> bool:
+        """Whether it declares what a study counts and accounts with."""
+        told = (self.weight, self.patients, self.noise_multiplier, self.steps)
+        return study.privacy.mode == "none" or None not in told
 
     @property
     def declaration(self) -> Self:

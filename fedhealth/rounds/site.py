@@ -5,8 +5,9 @@ next manifest, or goes on within an open sum, with the same bytes.
 """
 
 import logging
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -108,6 +109,7 @@ class SiteNode:
             witness=Witness(board.exchange, board.keys, board.roster, folder=self.folder.journal),
             timeouts=self.timeouts,
             tag_key=self.tag_key,
+            took_part=lambda run: (self.folder.journal / run).is_dir(),
             account_of=lambda run: RunAccount(
                 board, self.coordinator, run, self._study_of(self._manifest(run, PREPROCESSING_ROUND))
             ),
@@ -117,8 +119,8 @@ class SiteNode:
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
         """Rounds with a manifest that are not closed, or whose closing this site has not seen, oldest first."""
         keys = self.board.list("runs/")
-        closed = {_round_of(key) for key in keys if key.endswith("/aggregate")}
-        found = sorted(_round_of(key) for key in keys if key.endswith("/manifest"))
+        closed = set(_rounds_of(keys, "aggregate"))
+        found = sorted(_rounds_of(keys, "manifest"))
         newest = dict(found)
         return tuple(
             (run, number)
@@ -480,7 +482,11 @@ class SiteNode:
         return post_plain(context, updates, vector_of=answered.vector)
 
 
-def _round_of(key: str) -> tuple[str, int]:
-    """Run and number of a key under ``runs/{run}/rounds/{number}/``."""
-    parts = key.split("/")
-    return parts[1], int(parts[3])
+def _rounds_of(keys: Iterable[str], kind: str) -> Iterator[tuple[str, int]]:
+    """Run and number of each round whose manifest or aggregate is among the keys; others are passed over."""
+    for found in (_ROUND.fullmatch(key) for key in keys):
+        if found and found["kind"] == kind:
+            yield found["run"], int(found["number"])
+
+
+_ROUND = re.compile(r"runs/(?P<run>[^/]+)/rounds/(?P<number>\d{1,9})/(?P<kind>manifest|aggregate)")

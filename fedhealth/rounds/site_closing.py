@@ -1,7 +1,7 @@
 """What a site does when a round is closed: it sees to it that the sums are right, and that the log says so.
 
 No aggregate is used before ``colluders + 1`` sites have come to it, or this site itself has. The sites that are first in the
-round's order replay it at once, the others only if those do not answer.
+round's order replay it at once, the next ones only if those do not answer, one group after the other.
 """
 
 import time
@@ -11,15 +11,23 @@ from hashlib import sha256
 
 from fedhealth.audit import Entry, Witness
 from fedhealth.audit.log import entry_key
-from fedhealth.audit.witness import closed_round
+from fedhealth.audit.witness import aggregate_key, closed_round
 from fedhealth.config import Timeouts
-from fedhealth.errors import ProtocolError, TransportError
+from fedhealth.errors import MissingObjectError, ProtocolError, TransportError
 from fedhealth.exchange.board import Board
-from fedhealth.exchange.envelope import unseal
+from fedhealth.exchange.envelope import Opened, unseal
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, read_aggregate
 from fedhealth.rounds.layout import RoundShape
-from fedhealth.rounds.objects import Manifest, PhaseRoster, Verdict, site_key
+from fedhealth.rounds.objects import (
+    Manifest,
+    PhaseRoster,
+    Verdict,
+    part_of,
+    round_key,
+    site_key,
+    sum_prefix,
+)
 from fedhealth.rounds.replay import (
     Verdicts,
     read_verdicts,
@@ -27,6 +35,9 @@ from fedhealth.rounds.replay import (
     verifier_order,
     verifiers_needed,
 )
+
+_LAST_TURN = 3
+"""Of the turns in which sites replay a round, each a fourth of the time for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +50,7 @@ class RoundClosing:
       witness: this site's memory of the log.
       timeouts: how long it waits.
       tag_key: that of the sites.
+      took_part: whether this site has answered a run.
       account_of: what may be told of a run.
       shape_of: what everybody knows of a round before its sums.
     """
@@ -48,6 +60,7 @@ class RoundClosing:
     witness: Witness
     timeouts: Timeouts
     tag_key: bytes = field(repr=False)
+    took_part: Callable[[str], bool]
     account_of: Callable[[str], RunAccount]
     shape_of: Callable[[Manifest], RoundShape]
     _accepted: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -95,9 +108,10 @@ class RoundClosing:
         account = self.account_of(manifest.run)
         needed = verifiers_needed(account.study)
         ready = tuple(site for site in self.board.roster.sites if self._was_ready(manifest, site))
-        is_chosen = self._name in verifier_order(manifest, ready)[:needed]
-        found = Verdicts() if is_chosen else self._await_verdicts(manifest, digest, needed)
-        if found.differ or len(found.agree) < needed:
+        order = verifier_order(manifest, ready)
+        turn = order.index(self._name) // needed if self._name in order else _LAST_TURN
+        found = self._await_verdicts(manifest, digest, needed=needed, turn=min(turn, _LAST_TURN))
+        if self._name not in found.agree and (found.differ or len(found.agree) < needed):
             self._replay(manifest, digest, account)
 
     def _replay(self, manifest: Manifest, digest: str, account: RunAccount) -> None:
@@ -119,11 +133,11 @@ class RoundClosing:
                 "stop, and report the coordinator: what is on the exchange proves it",
             )
 
-    def _await_verdicts(self, manifest: Manifest, digest: str, needed: int) -> Verdicts:
-        """The verdicts, once there are enough, or one differs, or half the time of a phase is up."""
-        deadline = time.monotonic() + self.timeouts.phase_timeout_s / 2
+    def _await_verdicts(self, manifest: Manifest, digest: str, *, needed: int, turn: int) -> Verdicts:
+        """The verdicts, once there are enough, or one differs, or it is this site's turn to replay the round."""
+        deadline = time.monotonic() + self.timeouts.verify_timeout_s * turn / (_LAST_TURN + 1)
         keys = [site_key(manifest.run, manifest.round, site, "verdict") for site in self.board.roster.sites]
-        found, known = Verdicts(), 0
+        found, known = read_verdicts(self.board, manifest, digest), 0
         while len(found.agree) < needed and not found.differ and time.monotonic() < deadline:
             if (there := sum(self.board.exists(key) for key in keys)) > known:
                 found, known = read_verdicts(self.board, manifest, digest), there
@@ -135,19 +149,41 @@ class RoundClosing:
         return self.board.exists(site_key(manifest.run, manifest.round, site, "ready"))
 
     def _check_entry(self, entry: Entry) -> None:
-        """Whatever vector of this site the coordinator has counted stands in the log, as it was listed."""
+        """A round's entry names the aggregate that stands and, as it was listed, whatever vector of this site was counted."""
         closed = closed_round(entry)
         if closed is None:
             return
-        run, number = closed
-        named = entry.statement.subjects
-        for key in self.board.list(f"runs/{run}/sums/{number}/"):
-            is_vector = key.endswith((f"/masked/{self._name}", f"/clear/{self._name}"))
-            if is_vector and self._listed_digest(key) not in ("", named.get(key)):
-                raise ProtocolError(
-                    f"the log leaves out what this site gave to round {number} of {run}",
-                    "report the coordinator to the consortium",
-                )
+        (run, number), named = closed, entry.statement.subjects
+        try:
+            aggregate, manifest = (self._posted(run, number, kind) for kind in ("aggregate", "manifest"))
+        except MissingObjectError:
+            if self.took_part(run):
+                raise
+            return  # a run of others, whose objects need not be kept
+        if named[aggregate_key(run, number)] != aggregate.digest:
+            raise ProtocolError(
+                f"the log names another aggregate of round {number} of {run} than there is",
+                "report the coordinator",
+            )
+        for name in Manifest.from_bytes(manifest.payload).purposes:
+            purpose, step = part_of(name)
+            for phase in ("masked", "clear"):
+                key = f"{sum_prefix(run, number, purpose, step=step)}/{phase}/{self._name}"
+                if self._listed_digest(key) not in ("", named.get(key)):
+                    raise ProtocolError(
+                        f"the log leaves out what this site gave to round {number} of {run}",
+                        "report the coordinator to the consortium",
+                    )
+
+    def _posted(self, run: str, number: int, kind: str) -> Opened:
+        return self.board.read(
+            round_key(run, number, kind),
+            kind=kind,
+            sender=self.coordinator,
+            role="coordinator",
+            run=run,
+            round=number,
+        )
 
     def _listed_digest(self, key: str) -> str:
         """The digest of this site's vector in the coordinator's list; empty if it was left out."""

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedhealth.config import Timeouts
+from fedhealth.errors import ConfigError
 from fedhealth.exchange import Board, open_exchange
 from fedhealth.identity import PartyKeys, Roster, SiteSecrets, load_or_encapsulate, pair_keys
 from fedhealth.identity.key_files import PASSPHRASE
@@ -136,7 +137,13 @@ def _tag_key(
     path = f"epochs/{roster.digest}/tag/{first}"
     if name == first:
         key = load_or_draw(folder, roster, passphrase=passphrase)
-        board.post(path, kind="tag", payload=seal_for_all(key, roster, pairs))
+        sealed = seal_for_all(key, roster, pairs)
+        board.post(path, kind="tag", payload=sealed)
+        if board.read(path, kind="tag", sender=first, role="site").payload != sealed:
+            raise ConfigError(
+                "the tag key of this roster that was posted is not the one in keys/",
+                "restore keys/tag-*.json, or make a new roster",
+            )
         return key
     board.wait(path, timeout_s=KEM_TIMEOUT_S, poll_s=timeouts.poll_s)
     payload = board.read(path, kind="tag", sender=first, role="site").payload

@@ -5,7 +5,7 @@ depends on it is posted, and every object read is verified by the board.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
@@ -37,8 +37,8 @@ class SiteSumContext:
     journal: SiteJournal
     site: str
     coordinator: str
-    pair_keys: Mapping[str, bytes]
-    tag_key: bytes
+    pair_keys: Mapping[str, bytes] = field(repr=False)
+    tag_key: bytes = field(repr=False)
     timeouts: Timeouts
     shows_sketch: bool = False
     may_be_given_up: bool = False

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -9,16 +10,18 @@ from simulator.network import SITES, TIMEOUTS, Network, make_study
 
 from fedhealth.audit import verify_exchange
 from fedhealth.audit.log import TransparencyLog
-from fedhealth.errors import PolicyError, ProtocolError
+from fedhealth.errors import ConfigError, PolicyError, ProtocolError
 from fedhealth.exchange import Board, FolderExchange
 from fedhealth.exchange.board import Reader
-from fedhealth.rounds.aggregate import Aggregate
+from fedhealth.rounds.aggregate import Aggregate, read_aggregate
+from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.history import replay_run
 from fedhealth.rounds.objects import Verdict, site_key
 from fedhealth.rounds.site_closing import RoundClosing
+from fedhealth.rounds.site_sum import SiteSumContext
 
 ONE_ROUND = {"rounds": 1, "local": {"epochs": 1}, "batch_size": 16, "optimizer": {"lr": 0.1}}
-HASTY = replace(TIMEOUTS, phase_timeout_s=6, coordinator_timeout_s=8, ready_timeout_s=6)
+HASTY = replace(TIMEOUTS, phase_timeout_s=6, coordinator_timeout_s=12, ready_timeout_s=6, verify_timeout_s=6)
 FIVE = (*SITES, "hospital-04", "hospital-05")
 
 
@@ -183,3 +186,109 @@ def test_a_site_that_was_away_co_signs_when_it_is_back(tmp_path):
     assert node.open_manifests() == ()
     size = network.coordinator.log.size
     assert network.coordinator.board.exists(f"log/cosignatures/{size:08d}/hospital-05")
+
+
+@pytest.mark.parametrize(
+    "said", [b"{}", b'{"weight":-1,"patients":3,"noise_multiplier":1,"steps":1}', b"\xff"]
+)
+def test_a_site_whose_word_is_no_word_is_blamed_and_left_out(tmp_path, said):
+    """What it posted stays posted: else the round could never go on."""
+    network = started(tmp_path)
+    node, liar, study = network.coordinator, "hospital-04", network.study.digest
+    replace(node.board, keys=network.keys[liar]).post(
+        site_key("run-1", 0, liar, "ready"), kind="ready", payload=said, study=study, run="run-1"
+    )
+    network.follow("run-1")
+    ready = node.wait_for_sites("run-1", 0).ready
+    assert tuple(ready) == tuple(site for site in FIVE if site != liar)
+    assert liar in node.blamed
+    assert node.account("run-1").answer(0, liar) is None
+
+
+def test_a_round_that_is_closed_again_after_a_kill_is_logged_once(tmp_path):
+    """A site that replayed it meanwhile has changed what lies on the exchange."""
+    network = started(tmp_path)
+    network.follow("run-1")
+    node = network.coordinator
+    closed = network.run_round("run-1", 0)
+    node._closed_path("run-1", 0).unlink()  # as if killed between log and memory
+    late = next(site for site in FIVE if site not in verdicts(network, 0))
+    site = network.node(late)
+    site._closing._replay(
+        site._manifest("run-1", 0), digest_of(network, 0), site._closing.account_of("run-1")
+    )
+    again = network.coordinator.close_round("run-1", 0)
+    assert (again.log_index, again.log_size, again.log_root) == (
+        closed.log_index,
+        closed.log_size,
+        closed.log_root,
+    )
+
+
+def digest_of(network, number):
+    aggregate = read_aggregate(network.coordinator.board, "coordinator", "run-1", number)
+    return sha256(aggregate.to_bytes()).hexdigest()
+
+
+def test_a_site_that_has_replayed_a_round_does_not_do_so_again(tmp_path):
+    """The uploads may be gone from the exchange by then."""
+    network = started(tmp_path)
+    threads, _, _ = network.follow("run-1")
+    network.run_rounds("run-1")
+    join_all(threads)
+    replayed = next(iter(verdicts(network, 0)))
+    shutil.rmtree(tmp_path / "exchange/runs/run-1/sums")
+    node = network.node(replayed)
+    node._closing.accepted(node._manifest("run-1", 0))
+
+
+class NamesAnother(CoordinatorNode):
+    """A coordinator that logs another aggregate than it posted."""
+
+    __slots__ = ()
+
+    def _objects(self, run, number):
+        found, key = super()._objects(run, number), f"runs/{run}/rounds/{number}/aggregate"
+        return found | {key: ("ab" * 32, found[key][1])}
+
+
+def test_an_entry_that_names_another_aggregate_is_not_co_signed(tmp_path):
+    network = started(tmp_path)
+    network.coordinator.__class__ = NamesAnother
+    threads, _, errors = network.follow("run-1")
+    closed = network.run_round("run-1", 0)
+    join_all(threads)
+    assert set(errors) == set(FIVE)
+    assert all("names another aggregate" in each.problem for each in errors.values())
+    assert closed.cosigners == ()
+
+
+def test_junk_under_keys_of_runs_does_not_stop_a_site(tmp_path):
+    network = started(tmp_path)
+    exchange = network.coordinator.board.exchange
+    for key in ("runs/x/y/z/manifest", "runs/x/rounds/first/manifest", "runs/x/manifest"):
+        exchange.put(key, b"junk")
+    assert network.node("hospital-01").open_manifests() == (("run-1", 0),)
+
+
+def test_the_sites_keys_are_not_shown():
+    context = SiteSumContext(
+        board=None,
+        journal=None,
+        site="a",
+        coordinator="hub",
+        pair_keys={"b": b"secret-pair"},
+        tag_key=b"secret-tag",
+        timeouts=TIMEOUTS,
+    )
+    assert "secret" not in repr(context)
+
+
+def test_a_first_site_whose_tag_key_is_not_the_posted_one_stops(tmp_path):
+    network = started(tmp_path)
+    network.node("hospital-01")
+    next(
+        (tmp_path / "hospital-01/keys").glob("tag-*.json")
+    ).unlink()  # a lost file: another key would be drawn
+    with pytest.raises(ConfigError, match="not the one in keys"):
+        network.node("hospital-01")

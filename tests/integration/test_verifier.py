@@ -24,7 +24,9 @@ pytestmark = pytest.mark.slow
 RUN = "run-1"
 STUDY = make_study(training={"rounds": 1, "local": {"epochs": 1}, "batch_size": 16, "optimizer": {"lr": 0.1}})
 FIVE = tuple(f"hospital-{number:02d}" for number in range(1, 6))
-PATIENCE = Timeouts(phase_timeout_s=6, ready_timeout_s=20, coordinator_timeout_s=20, poll_s=0.005)
+PATIENCE = Timeouts(
+    phase_timeout_s=6, ready_timeout_s=20, verify_timeout_s=6, coordinator_timeout_s=20, poll_s=0.005
+)
 
 
 class Consortium:

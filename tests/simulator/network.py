@@ -24,7 +24,9 @@ from fedhealth.study.subgroups import SUBGROUPS
 from fedhealth.study.targets import targets_of
 
 SITES = ("hospital-01", "hospital-02", "hospital-03")
-TIMEOUTS = Timeouts(phase_timeout_s=20, ready_timeout_s=20, coordinator_timeout_s=60, poll_s=0.005)
+TIMEOUTS = Timeouts(
+    phase_timeout_s=20, ready_timeout_s=20, verify_timeout_s=20, coordinator_timeout_s=60, poll_s=0.005
+)
 
 
 def make_study(**sections):

@@ -28,7 +28,9 @@ from fedhealth.identity import PartyKeys, Roster
 from fedhealth.rounds.pinned_roster import read_roster
 
 COORDINATOR = "coordinator"
-PATIENCE = Timeouts(phase_timeout_s=20, ready_timeout_s=20, coordinator_timeout_s=40, poll_s=0.01)
+PATIENCE = Timeouts(
+    phase_timeout_s=20, ready_timeout_s=20, verify_timeout_s=20, coordinator_timeout_s=40, poll_s=0.01
+)
 _TESTS = Path(__file__).parents[1]
 _LATE_IMPORTS = ("pandas", "torch._dynamo", "torch.profiler")
 """What the library's own dependencies import when they are first used."""
