@@ -6,7 +6,6 @@ be called again after a crash and then finds what is already done.
 """
 
 import hashlib
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,6 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from fedhealth import __version__
-from fedhealth.aggregation.plausibility import implausible
 from fedhealth.audit import ROSTER_SUBJECT, StatementKind
 from fedhealth.audit.log import TransparencyLog
 from fedhealth.config import Timeouts
@@ -34,24 +31,11 @@ from fedhealth.rounds.coordinator_closing import (
     news_of,
     signed_objects,
 )
-from fedhealth.rounds.coordinator_sum import (
-    CoordinatorSumContext,
-    SketchRules,
-    gather_plain,
-    post_plan,
-    run_sum,
-)
 from fedhealth.rounds.groups import (
     check_groups,
-    circle_of,
-    give_up,
-    is_given_up,
-    is_grouped,
-    left_out,
     round_result,
 )
-from fedhealth.rounds.journal import record_once, write_durably
-from fedhealth.rounds.layout import is_judged, sum_layout
+from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
     Abstain,
@@ -63,23 +47,19 @@ from fedhealth.rounds.objects import (
     compares_before,
     is_needed_within,
     last_round,
-    part_of,
     purposes_of,
     round_key,
-    settings_digest,
     site_key,
     sites_needed,
     study_key,
-    sum_counter,
-    sum_prefix,
 )
 from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
-from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
+from fedhealth.rounds.posted import read_manifest, read_study
 from fedhealth.rounds.progress import Progress, check_patterns
-from fedhealth.rounds.replay import published, read_plan, verifiers_needed
-from fedhealth.secagg.plan import SumPlan, colluders_withstood, threshold_for
-from fedhealth.secagg.prg import SEED_BYTES
+from fedhealth.rounds.replay import verifiers_needed
+from fedhealth.rounds.round_sums import RoundSums
+from fedhealth.secagg.plan import colluders_withstood
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
@@ -153,23 +133,11 @@ class CoordinatorNode:
         Raises:
           MissingObjectError: the round was never opened.
         """
-        opened = self.board.read(
-            round_key(run, number, "manifest"),
-            kind="manifest",
-            sender=self.name,
-            role="coordinator",
-            run=run,
-            round=number,
-        )
-        return Manifest.from_bytes(opened.payload)
+        return read_manifest(self.board, run, number)
 
     def study_of(self, run: str) -> Study:
         """The study that a run's first manifest names."""
-        manifest = self.manifest(run)
-        key = f"studies/{manifest.study}/{manifest.study_digest}/study"
-        return Study.from_canonical(
-            self.board.read(key, kind="study", sender=self.name, role="coordinator").payload
-        )
+        return read_study(self.board, self.manifest(run))
 
     def open_runs(self) -> tuple[str, ...]:
         """Runs with a manifest whose last round is not closed, oldest name first."""
@@ -258,11 +226,7 @@ class CoordinatorNode:
         if not stored.exists():
             if compares_before(self.manifest(run, number).purposes, name):
                 cohort = self._alike(run, number, cohort)
-            if is_grouped(self.study_of(run), name):
-                result = self._sum_of_group(run, number, name, cohort)
-            else:
-                result = self._sum(self._plan(run=run, number=number, name=name, cohort=cohort), name)
-            write_durably(stored, result.to_bytes())
+            write_durably(stored, self._sums(run, number).result(name, cohort).to_bytes())
         data = stored.read_bytes()
         if is_needed_within(name):
             self._post(run=run, number=number, kind="opened", payload=data, name=f"opened/{name}")
@@ -423,101 +387,16 @@ class CoordinatorNode:
                 "see the reasons in the sites' logs, or lower aggregation.quorum in the study",
             )
 
-    def _sum_of_group(self, run: str, number: int, name: str, cohort: tuple[str, ...]) -> Aggregate:
-        """One group's sum; of a group that cannot be summed nothing.
-
-        The plans of all groups are posted at once, so that all sites train while the first sum is made.
-        """
-        names = [each for each in self.manifest(run, number).purposes if is_grouped(self.study_of(run), each)]
-        plans = {each: self._plan_of_group(run, number, each, cohort) for each in names}
-        for each in plans.values():
-            if each is not None:
-                post_plan(self.board, self.name, each)
-        plan = plans[name]
-        if plan is None or is_given_up(self.board, plan, self.name):
-            return left_out(name)
-        try:
-            return self._sum(plan, name)
-        except (PolicyError, ProtocolError) as error:
-            self.blamed[f"round {number}, {name}"] = error.problem
-            give_up(self.board, plan, self.name)
-            return left_out(name)
-
-    def _plan_of_group(self, run: str, number: int, name: str, cohort: tuple[str, ...]) -> SumPlan | None:
-        """The plan of a group's sum; None if too few of the group are ready."""
-        circle = circle_of(self.study_of(run), name, self.board.roster.sites)
-        ready = tuple(site for site in circle.sites if site in cohort)
-        if not (self.board.exists(self._plan_key(run, number, name)) or circle.can_sum(ready)):
-            return None
-        return self._plan(run=run, number=number, name=name, cohort=ready)
-
-    def _plan(self, *, run: str, number: int, name: str, cohort: tuple[str, ...]) -> SumPlan:
-        """The plan that is posted already, whoever is ready by now, else a new one over the cohort."""
-        study, (purpose, step) = self.study_of(run), part_of(name)
-        manifest = self.manifest(run, number)
-        if self.board.exists(self._plan_key(run, number, name)):
-            return read_plan(self.board, self.name, manifest, name)
-        layout = sum_layout(self.progress(run).shape(number), name)
-        return SumPlan(
-            study_digest=study.digest,
-            run=run,
-            round=number,
-            purpose=purpose,
-            step=step,
-            attempt=0,
-            model_digest=manifest.model_digest,
-            settings_digest=settings_digest(study, __version__),
-            roster_digest=self.board.roster.digest,
-            cohort=tuple(sorted(cohort)),
-            threshold=threshold_for(len(cohort)),
-            min_survivors=circle_of(study, name, self.board.roster.sites).survivors_needed(len(cohort)),
-            colluders=study.aggregation.colluders,
-            ring_bits=layout.ring_bits,
-            length=layout.length,
-            lanes=layout.lanes,
-            counter=sum_counter(number, manifest.purposes, name),
-        )
-
-    def _plan_key(self, run: str, number: int, name: str) -> str:
-        purpose, step = part_of(name)
-        return f"{sum_prefix(run, number, purpose, step=step)}/plan/{self.name}"
-
-    def _sketch_rules(self, plan: SumPlan) -> SketchRules | None:
-        if not is_judged(self.study_of(plan.run), plan.purpose):
-            return None
-        path = self.folder / "runs" / plan.run / f"nonce-{plan.digest}.bin"
-        sizes = self.account(plan.run).sizes(plan.round, plan.cohort)
-        return SketchRules(
-            nonce_of=lambda plan: record_once(path, secrets.token_bytes(SEED_BYTES)),
-            judge=lambda sketches: implausible(sketches, weights=sizes),
-        )
-
-    def _sum(self, plan: SumPlan, name: str) -> Aggregate:
-        """What a sum comes to."""
-        context = CoordinatorSumContext(
+    def _sums(self, run: str, number: int) -> RoundSums:
+        return RoundSums(
             board=self.board,
-            coordinator=self.name,
+            folder=self.folder / "runs" / run,
+            manifest=self.manifest(run, number),
+            shape_of=lambda: self.progress(run).shape(number),
+            account=self.account(run),
             timeouts=self.timeouts,
             blame=self.blamed.__setitem__,
-            sketches=self._sketch_rules(plan),
         )
-        in_clear = travels_in_the_clear(self.study_of(plan.run), plan.purpose)
-        return (self._sum_in_clear if in_clear else self._sum_masked)(context, plan, name)
-
-    def _sum_masked(self, context: CoordinatorSumContext, plan: SumPlan, name: str) -> Aggregate:
-        """What the opened sum says."""
-        shape = self.progress(plan.run).shape(plan.round)
-        opened = run_sum(context, plan, cipher_length=sum_layout(shape, name).cipher_length)
-        return published(shape, name, plan, opened, account=self.account(plan.run))
-
-    def _sum_in_clear(self, context: CoordinatorSumContext, plan: SumPlan, name: str) -> Aggregate:
-        """What the updates that were posted in the clear come to."""
-        updates = PlainUpdates(
-            shape=self.progress(plan.run).shape(plan.round),
-            plan=plan,
-            declared=self.account(plan.run).declared(plan.round, plan.cohort),
-        )
-        return updates.result(gather_plain(context, updates))
 
     def _closed_path(self, run: str, number: int) -> Path:
         return self.folder / "runs" / run / f"closed-{number:04d}.json"

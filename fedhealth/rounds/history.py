@@ -4,78 +4,57 @@ It needs no key, so it cannot check the tags of exact sums: those the sites have
 another version may decode a sum otherwise.
 """
 
-from collections.abc import Iterator
 from hashlib import sha256
 
 from fedhealth.audit import Finding
-from fedhealth.errors import FedHealthError
+from fedhealth.errors import FedHealthError, ProtocolError
 from fedhealth.exchange.board import Reader
-from fedhealth.models import weights as weight_codec
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import read_aggregate
-from fedhealth.rounds.objects import PREPROCESSING_ROUND, Manifest, round_key
+from fedhealth.rounds.objects import PREPROCESSING_ROUND, round_key
+from fedhealth.rounds.posted import judge_manifest, read_manifest, read_study, read_transferred
 from fedhealth.rounds.progress import Progress
 from fedhealth.rounds.replay import replay_round
-from fedhealth.study.spec import Study
 
 
 def replay_run(reader: Reader, run: str) -> tuple[Finding, ...]:
-    """What does not follow from what the sites sent: aggregates that their sums do not give, models that aggregates do not give.
+    """What does not follow from what the sites sent: plans and models that the run does not give, or aggregates.
 
     Args:
       reader: the exchange, or a copy.
-      run: the run's id; its rounds that are closed are replayed.
+      run: the run's id; its rounds that are closed are replayed, up to the first that does not hold.
     """
+    number, key = PREPROCESSING_ROUND, f"runs/{run}"
     try:
-        return tuple(_findings(reader, run))
+        progress = _progress(reader, run)
+        while reader.exists(key := round_key(run, number, "aggregate")):
+            _check_round(reader, progress, run, number)
+            number += 1
     except FedHealthError as error:
-        return (Finding("replay", f"runs/{run}", error.problem),)
+        return (Finding("replay", key, error.problem),)
+    except (LookupError, ValueError):  # of an aggregate whose tensors are not those of its study
+        return (Finding("replay", key, "cannot be read as what its study asks for"),)
+    return ()
 
 
-def _findings(reader: Reader, run: str) -> Iterator[Finding]:
-    progress = _progress(reader, run)
-    account = RunAccount(reader, reader.roster.coordinator, run, progress.study)
-    number = PREPROCESSING_ROUND
-    while reader.exists(key := round_key(run, number, "aggregate")):
-        manifest = _manifest(reader, run, number)
-        if weight_codec.digest(progress.whole(number)) != manifest.model_digest:
-            yield Finding(
-                "replay",
-                round_key(run, number, "manifest"),
-                "names another model than the rounds before give",
-            )
-        shape = progress.shape(number)
-        own = replay_round(reader, manifest, shape, account=account, tag_key=None)
-        told = read_aggregate(reader, reader.roster.coordinator, run, number)
-        if sha256(own.to_bytes()).digest() != sha256(told.to_bytes()).digest():
-            yield Finding("replay", key, "is not what the round's sums come to")
-        number += 1
+def _check_round(reader: Reader, progress: Progress, run: str, number: int) -> None:
+    """Raise what a site would have refused of a round (R0), or has refused of its aggregate (R5)."""
+    manifest, coordinator = read_manifest(reader, run, number), reader.roster.coordinator
+    judge_manifest(manifest, purposes=progress.purposes(number), weights=progress.whole(number))
+    account = RunAccount(reader, coordinator, run, progress.study)
+    own = replay_round(reader, manifest, progress.shape(number), account=account, tag_key=None)
+    told = read_aggregate(reader, coordinator, run, number)
+    if sha256(own.to_bytes()).digest() != sha256(told.to_bytes()).digest():
+        raise ProtocolError("is not what the round's sums come to", "report the coordinator")
 
 
 def _progress(reader: Reader, run: str) -> Progress:
-    coordinator, manifest = reader.roster.coordinator, _manifest(reader, run, PREPROCESSING_ROUND)
-    key = f"studies/{manifest.study}/{manifest.study_digest}/study"
-    study = reader.read(key, kind="study", sender=coordinator, role="coordinator").payload
+    coordinator, manifest = reader.roster.coordinator, read_manifest(reader, run, PREPROCESSING_ROUND)
+    study = read_study(reader, manifest)
     return Progress(
-        study=Study.from_canonical(study),
+        study=study,
         seed=manifest.seed,
         sites=len(reader.roster.sites),
         aggregate_of=lambda number: read_aggregate(reader, coordinator, run, number),
-        transferred=lambda: weight_codec.from_bytes(_payload(reader, run, 1, "model")),
+        transferred=lambda: read_transferred(reader, run, study),
     )
-
-
-def _manifest(reader: Reader, run: str, number: int) -> Manifest:
-    return Manifest.from_bytes(_payload(reader, run, number, "manifest"))
-
-
-def _payload(reader: Reader, run: str, number: int, kind: str) -> bytes:
-    opened = reader.read(
-        round_key(run, number, kind),
-        kind=kind,
-        sender=reader.roster.coordinator,
-        role="coordinator",
-        run=run,
-        round=number,
-    )
-    return opened.payload

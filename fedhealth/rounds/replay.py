@@ -22,12 +22,11 @@ from fedhealth.rounds.objects import (
     UploadList,
     Verdict,
     address_of,
-    part_of,
     site_key,
     sum_key,
-    sum_prefix,
 )
 from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
+from fedhealth.rounds.posted import judge_plan, read_plan
 from fedhealth.rounds.uploads import uploads_of
 from fedhealth.secagg.coordinator import CoordinatorSum, OpenedSum
 from fedhealth.secagg.messages import AgreeMessage, encode
@@ -96,7 +95,8 @@ def replay_round(
     Raises:
       MissingObjectError: an object that the coordinator lists is not there.
       PolicyError: fewer groups are left than the study needs.
-      ProtocolError: lists, agreements and openings do not give a sum, or its tag is not that of the sites' vectors.
+      ProtocolError: a plan is not what study and manifest imply; lists, agreements and openings do not give a sum; or its
+        tag is not that of the sites' vectors.
     """
     parts = {}
     for name in manifest.purposes:
@@ -108,28 +108,6 @@ def replay_round(
         else:
             parts[name] = _replay_masked(board, plan, shape, name, account, tag_key)
     return round_result(shape, parts)
-
-
-def read_plan(board: Reader, coordinator: str, manifest: Manifest, name: str) -> SumPlan:
-    """The plan of a sum of a round, as it was posted.
-
-    Raises:
-      MissingObjectError: there is none.
-    """
-    purpose, step = part_of(name)
-    prefix = sum_prefix(manifest.run, manifest.round, purpose, step=step)
-    opened = board.read(
-        f"{prefix}/plan/{coordinator}",
-        kind="plan",
-        sender=coordinator,
-        role="coordinator",
-        study=manifest.study_digest,
-        run=manifest.run,
-        round=manifest.round,
-        purpose=purpose,
-        step=step,
-    )
-    return SumPlan.from_bytes(opened.payload)
 
 
 def replay_sum(
@@ -170,11 +148,12 @@ def _counted_plan(
 ) -> SumPlan | None:
     """The plan of a sum; None of a group that the coordinator left out, before its sum or within it."""
     try:
-        plan = read_plan(board, account.coordinator, manifest, name)
+        plan = read_plan(board, manifest, name)
     except MissingObjectError:
         if is_grouped(shape.study, name):
             return None
         raise
+    judge_plan(board, manifest, shape, name, plan)
     is_left_out = is_grouped(shape.study, name) and is_given_up(board, plan, account.coordinator)
     return None if is_left_out else plan
 

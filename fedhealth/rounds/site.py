@@ -21,8 +21,6 @@ from fedhealth.errors import DataError, PolicyError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.features.rows import Rows
 from fedhealth.identity import SiteSecrets
-from fedhealth.models import weights as weight_codec
-from fedhealth.models.weights import Weights
 from fedhealth.privacy.buckets import bucket
 from fedhealth.privacy.noise import derive_key
 from fedhealth.rounds.account import RunAccount
@@ -44,10 +42,10 @@ from fedhealth.rounds.objects import (
     compares_before,
     round_key,
     site_key,
-    study_key,
     trains,
 )
 from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
+from fedhealth.rounds.posted import judge_manifest, read_manifest, read_posted, read_study, read_transferred
 from fedhealth.rounds.progress import Progress
 from fedhealth.rounds.site_closing import RoundClosing
 from fedhealth.rounds.site_consent import consenting
@@ -117,17 +115,21 @@ class SiteNode:
         )
 
     def open_manifests(self) -> tuple[tuple[str, int], ...]:
-        """Rounds with a manifest that are not closed, or whose closing this site has not seen, oldest first."""
+        """Rounds with a manifest that are not closed, or whose closing this site has not seen.
+
+        The one that was opened last comes first: a run that nobody goes on with must not hold up the others.
+        """
         keys = self.board.list("runs/")
         closed = set(_rounds_of(keys, "aggregate"))
         found = sorted(_rounds_of(keys, "manifest"))
         newest = dict(found)
-        return tuple(
+        is_open = [
             (run, number)
             for run, number in found
             if (run, number) not in closed
             or (newest[run] == number and not self._closing.witness.has_seen(run, number))
-        )
+        ]
+        return tuple(sorted(is_open, key=lambda each: self._opened_at(*each), reverse=True))
 
     def witness(self) -> None:
         """Co-sign the newest checkpoint of the log.
@@ -160,7 +162,7 @@ class SiteNode:
         manifest = self._manifest(run, number)
         if self.board.exists(round_key(run, number, "aggregate")):
             return "closed"
-        self._check_same_run(manifest)
+        self._check_growth(manifest)
         study = self._study_of(manifest)
         if number == PREPROCESSING_ROUND and self.folder.quality.exists():
             self._post_site(
@@ -172,7 +174,6 @@ class SiteNode:
             _log.info("round %s of %s: abstained, %s", number, run, reason)
             return "abstained"
         state = self._runs[run]
-        self._verify_model(manifest)
         self._post_site(manifest, "ready", self._ready(study, state).to_bytes())
         answered = self._round(manifest, state)
         is_last = number > PREPROCESSING_ROUND and not trains(manifest.purposes)
@@ -201,35 +202,15 @@ class SiteNode:
 
     # --- reading and judging what the coordinator opened
 
-    def _manifest(self, run: str, number: int) -> Manifest:
-        opened = self.board.read(
-            round_key(run, number, "manifest"),
-            kind="manifest",
-            sender=self.coordinator,
-            role="coordinator",
-            run=run,
-            round=number,
-        )
-        manifest = Manifest.from_bytes(opened.payload)
-        if (manifest.run, manifest.round) != (run, number):
-            raise ProtocolError("a manifest stands under another round's key", "report the coordinator")
-        if manifest.roster_digest != self.board.roster.digest:
-            raise ProtocolError("a manifest names another roster", "enrol this site again")
-        return manifest
+    def _opened_at(self, run: str, number: int) -> str:
+        """When the coordinator says that it opened a round; empty of what is no manifest."""
+        try:
+            return read_posted(self.board, run, number, "manifest").header.time
+        except ProtocolError:
+            return ""
 
-    def _check_same_run(self, manifest: Manifest) -> None:
-        """Refuse a manifest of another study or seed than the run began with, and growth that was shown otherwise."""
-        if manifest.round == PREPROCESSING_ROUND:
-            return
-        first = self._manifest(manifest.run, PREPROCESSING_ROUND)
-        if (manifest.study, manifest.study_digest, manifest.seed) != (
-            first.study,
-            first.study_digest,
-            first.seed,
-        ):
-            raise ProtocolError(
-                "a manifest is of another study than its run began with", "report the coordinator"
-            )
+    def _check_growth(self, manifest: Manifest) -> None:
+        """Refuse to go on from a round that was closed with other sums than were shown within it."""
         shown = self._shown.pop((manifest.run, manifest.round - 1), {})
         if shown:
             closed = self._closing.accepted(self._manifest(manifest.run, manifest.round - 1))
@@ -238,15 +219,12 @@ class SiteNode:
                     "a round was closed with other sums than were shown within it", "report the coordinator"
                 )
 
+    def _manifest(self, run: str, number: int) -> Manifest:
+        return read_manifest(self.board, run, number)
+
     def _study_of(self, manifest: Manifest) -> Study:
-        if manifest.run in self._runs:
-            return self._runs[manifest.run].study
-        key = f"studies/{manifest.study}/{manifest.study_digest}/study"
-        opened = self.board.read(key, kind="study", sender=self.coordinator, role="coordinator")
-        study = Study.from_canonical(opened.payload)
-        if study.digest != manifest.study_digest or study_key(study) != key:
-            raise ProtocolError("the study on the exchange is not the one the manifest names", "report it")
-        return study
+        held = self._runs.get(manifest.run)
+        return held.study if held else read_study(self.board, manifest)
 
     def _reason_to_abstain(self, manifest: Manifest, study: Study) -> str | None:
         """Why this site sits the round out; None when it takes part (its data are loaded then)."""
@@ -255,8 +233,8 @@ class SiteNode:
             policy.check(study, n_sites=smallest_circle(study, self.board.roster.sites))
         except PolicyError:
             return "policy"
-        if manifest.purposes != self._progress_of(manifest).purposes(manifest.round):
-            raise ProtocolError("a manifest asks for sums that its study does not have", "report it")
+        progress, number = self._progress_of(manifest), manifest.round
+        judge_manifest(manifest, purposes=progress.purposes(number), weights=progress.whole(number))
         state = data_state(self.folder)
         if not state.passed:
             return state.reason or "validation"
@@ -329,15 +307,6 @@ class SiteNode:
             self._runs[manifest.run] = loaded
         return None
 
-    def _verify_model(self, manifest: Manifest) -> None:
-        """The model is the initial one, or follows from the aggregates of the rounds so far (R0)."""
-        weights = self._progress_of(manifest).whole(manifest.round)
-        if weight_codec.digest(weights) != manifest.model_digest:
-            raise ProtocolError(
-                "the model of this round is not the last aggregate's",
-                "report the coordinator to the consortium",
-            )
-
     def _progress_of(self, manifest: Manifest) -> Progress:
         """The run as this site computes it from the aggregates."""
         run = manifest.run
@@ -348,26 +317,9 @@ class SiteNode:
                 seed=manifest.seed,
                 sites=len(self.board.roster.sites),
                 aggregate_of=lambda number: self._closing.accepted(self._manifest(run, number)),
-                transferred=lambda: self._transferred(run, study),
+                transferred=lambda: read_transferred(self.board, run, study),
             )
         return self._progress[run]
-
-    def _transferred(self, run: str, study: Study) -> Weights:
-        """The posted model of round 1, which must be the registered one that the study names by its digest."""
-        opened = self.board.read(
-            round_key(run, 1, "model"),
-            kind="model",
-            sender=self.coordinator,
-            role="coordinator",
-            run=run,
-            round=1,
-        )
-        weights = weight_codec.from_bytes(opened.payload)
-        if weight_codec.digest(weights) != study.training.initial.digest:
-            raise ProtocolError(
-                "the transferred model is not the one the study names", "report the coordinator"
-            )
-        return weights
 
     # --- answering
 
@@ -435,14 +387,7 @@ class SiteNode:
         key = round_key(manifest.run, manifest.round, f"opened/{name}")
         timeouts = self.timeouts
         self.board.wait(key, timeout_s=timeouts.coordinator_timeout_s, poll_s=timeouts.poll_s)
-        opened = self.board.read(
-            key,
-            kind="opened",
-            sender=self.coordinator,
-            role="coordinator",
-            run=manifest.run,
-            round=manifest.round,
-        )
+        opened = read_posted(self.board, manifest.run, manifest.round, "opened", name=f"opened/{name}")
         told = Aggregate.from_bytes(opened.payload)
         self._shown.setdefault((manifest.run, manifest.round), {})[name] = told.tensors[name]
         return told

@@ -15,7 +15,7 @@ from fedhealth.audit.witness import aggregate_key, closed_round
 from fedhealth.config import Timeouts
 from fedhealth.errors import MissingObjectError, ProtocolError, TransportError
 from fedhealth.exchange.board import Board
-from fedhealth.exchange.envelope import Opened, unseal
+from fedhealth.exchange.envelope import unseal
 from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, read_aggregate
 from fedhealth.rounds.layout import RoundShape
@@ -24,10 +24,10 @@ from fedhealth.rounds.objects import (
     PhaseRoster,
     Verdict,
     part_of,
-    round_key,
     site_key,
     sum_prefix,
 )
+from fedhealth.rounds.posted import read_posted
 from fedhealth.rounds.replay import (
     Verdicts,
     read_verdicts,
@@ -155,7 +155,9 @@ class RoundClosing:
             return
         (run, number), named = closed, entry.statement.subjects
         try:
-            aggregate, manifest = (self._posted(run, number, kind) for kind in ("aggregate", "manifest"))
+            aggregate, manifest = (
+                read_posted(self.board, run, number, kind) for kind in ("aggregate", "manifest")
+            )
         except MissingObjectError:
             if self.took_part(run):
                 raise
@@ -174,16 +176,6 @@ class RoundClosing:
                         f"the log leaves out what this site gave to round {number} of {run}",
                         "report the coordinator to the consortium",
                     )
-
-    def _posted(self, run: str, number: int, kind: str) -> Opened:
-        return self.board.read(
-            round_key(run, number, kind),
-            kind=kind,
-            sender=self.coordinator,
-            role="coordinator",
-            run=run,
-            round=number,
-        )
 
     def _listed_digest(self, key: str) -> str:
         """The digest of this site's vector in the coordinator's list; empty if it was left out."""

@@ -12,8 +12,9 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from fedhealth.aggregation.optimizers import site_control
+from fedhealth.errors import ProtocolError
 from fedhealth.models.weights import Weights, flatten, sorted_weights, unflatten
-from fedhealth.rounds.journal import write_durably
+from fedhealth.rounds.journal import record_once
 from fedhealth.rounds.progress import Progress
 
 
@@ -71,10 +72,20 @@ class SiteMemory:
         return unflatten(unsent, names)
 
     def keep(self, number: int, **parts: Weights) -> None:
-        """Remember, durably, what a round was made with and what it left; the next round reads it."""
+        """Remember, durably and once, what a round was made with and what it left; the next round reads it.
+
+        Raises:
+          ProtocolError: the round was answered before, with something else: what was uploaded then may be in its sum.
+        """
         tensors = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
-        if tensors:
-            write_durably(self._path(number), save(sorted_weights(tensors)))
+        if not tensors:
+            return
+        kept = save(sorted_weights(tensors))
+        if record_once(self._path(number), kept) != kept:
+            raise ProtocolError(
+                f"this site's rows changed since it first answered round {number} of this run",
+                "restart the run under a new run id",
+            )
 
     def _before(self, number: int) -> int | None:
         rounds = (int(path.stem) for path in self.folder.glob("[0-9]*.safetensors"))

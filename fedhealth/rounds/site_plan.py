@@ -2,21 +2,12 @@
 
 import time
 
-from fedhealth import __version__
 from fedhealth.config import Timeouts
-from fedhealth.errors import ProtocolError, TransportError
+from fedhealth.errors import TransportError
 from fedhealth.exchange.board import Board
-from fedhealth.rounds.groups import circle_of, is_grouped
-from fedhealth.rounds.layout import RoundShape, sum_layout
-from fedhealth.rounds.objects import (
-    Manifest,
-    part_of,
-    round_key,
-    settings_digest,
-    sum_counter,
-    sum_prefix,
-)
-from fedhealth.rounds.replay import read_plan
+from fedhealth.rounds.layout import RoundShape
+from fedhealth.rounds.objects import Manifest, part_of, round_key, sum_prefix
+from fedhealth.rounds.posted import judge_plan, read_plan
 from fedhealth.secagg.plan import SumPlan
 
 
@@ -39,42 +30,6 @@ def await_plan(
         if time.monotonic() > deadline:
             raise TransportError("the coordinator opened no sum in time", "see whether it still runs")
         time.sleep(timeouts.poll_s)
-    plan = read_plan(board, coordinator, manifest, name)
+    plan = read_plan(board, manifest, name)
     judge_plan(board, manifest, shape, name, plan)
     return plan
-
-
-def judge_plan(board: Board, manifest: Manifest, shape: RoundShape, name: str, plan: SumPlan) -> None:
-    """Refuse a plan that is not exactly what study, manifest and roster imply.
-
-    Raises:
-      ProtocolError: it departs from them, or its cohort is too small or holds strangers.
-    """
-    purpose, step = part_of(name)
-    study, layout = shape.study, sum_layout(shape, name)
-    circle = circle_of(study, name, board.roster.sites)
-    expected = {
-        "study_digest": manifest.study_digest,
-        "run": manifest.run,
-        "round": manifest.round,
-        "purpose": purpose,
-        "step": step,
-        "attempt": 0,
-        "model_digest": manifest.model_digest,
-        "settings_digest": settings_digest(study, __version__),
-        "roster_digest": board.roster.digest,
-        "ring_bits": layout.ring_bits,
-        "length": layout.length,
-        "lanes": layout.lanes,
-        "counter": sum_counter(manifest.round, manifest.purposes, name),
-        "min_survivors": circle.survivors_needed(len(plan.cohort)),
-        "colluders": study.aggregation.colluders,
-    }
-    wrong = sorted(key for key, value in expected.items() if getattr(plan, key) != value)
-    if wrong:
-        raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
-    if not set(plan.cohort) <= set(circle.sites):
-        where = "this site's group" if is_grouped(study, name) else "the roster"
-        raise ProtocolError(f"a plan names a site that is not in {where}", "report it")
-    if len(plan.cohort) < circle.least_cohort:
-        raise ProtocolError("a plan has fewer sites than its study asks for", "report it")

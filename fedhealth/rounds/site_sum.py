@@ -133,7 +133,7 @@ def _say_once(context: SiteSumContext, plan: SumPlan, step: str, statement: byte
 
 def _commitment(context: SiteSumContext, plan: SumPlan) -> str:
     """What the coordinator committed to before this site's upload."""
-    return SketchCommitment.from_bytes(_told(context, plan, "commitment", kind="commitment")).commitment
+    return SketchCommitment.from_bytes(_told_once(context, plan, "commitment")).commitment
 
 
 def _show_sketch(
@@ -147,7 +147,7 @@ def _show_sketch(
     Raises:
       ProtocolError: too few uploads, another upload of this site, or a nonce that the coordinator had not committed to.
     """
-    listed = UploadList.from_bytes(_told(context, plan, "uploads", kind="uploads"))
+    listed = UploadList.from_bytes(_told_once(context, plan, "uploads"))
     nonce = bytes.fromhex(listed.nonce)
     if context.site not in listed.digests:
         return False
@@ -193,9 +193,7 @@ def _phase(context: SiteSumContext, plan: SumPlan, phase: str) -> PhaseRoster:
     """
     if context.may_be_given_up and _is_given_up_before(context, plan, phase):
         return PhaseRoster(digests={})
-    listed = _told(context, plan, phase, kind="roster")
-    context.journal.hear_once(run=plan.run, plan_digest=plan.digest, phase=phase, listed=listed)
-    roster = PhaseRoster.from_bytes(listed)
+    roster = PhaseRoster.from_bytes(_told_once(context, plan, phase, kind="roster"))
     if not set(roster.sites) <= set(plan.cohort):
         raise ProtocolError(
             "the coordinator listed a site outside the plan's cohort", "report it to the consortium"
@@ -211,17 +209,18 @@ def _is_given_up_before(context: SiteSumContext, plan: SumPlan, phase: str) -> b
     return not context.board.exists(key) and is_given_up(context.board, plan, context.coordinator)
 
 
-def _told(context: SiteSumContext, plan: SumPlan, phase: str, *, kind: str) -> bytes:
-    """Wait for what the coordinator posts in a phase, and read it."""
+def _told_once(context: SiteSumContext, plan: SumPlan, phase: str, *, kind: str = "") -> bytes:
+    """Wait for what the coordinator posts in a phase and read it: the one statement of that phase that this site goes by."""
     key = sum_key(plan, phase, context.coordinator)
     context.board.wait(key, timeout_s=context.timeouts.coordinator_timeout_s, poll_s=context.timeouts.poll_s)
     opened = context.board.read(
         key,
-        kind=kind,
+        kind=kind or phase,
         sender=context.coordinator,
         role="coordinator",
         **address_of(plan),
     )
+    context.journal.hear_once(run=plan.run, plan_digest=plan.digest, phase=phase, listed=opened.payload)
     return opened.payload
 
 

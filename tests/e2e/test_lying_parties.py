@@ -4,11 +4,9 @@ Numbers are those of docs/explanation/threat-model.md. A lie ends in a typed err
 right one, or in a view that is useless to who lied: never in a wrong sum that is accepted.
 """
 
-import ast
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from simulator.party import COORDINATOR, PATIENCE, Stage, restore, start_server,
 from simulator.sums import make_plan
 from verifier.exchange import Replay, open_object, open_roster
 
-import fedhealth
 from fedhealth.exchange import FolderExchange
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
 from fedhealth.secagg.site import SiteSum, SumSecrets
@@ -471,39 +468,6 @@ def test_13_a_row_of_the_model_that_few_people_or_sites_would_touch_does_not_exi
     hub.value()
     statistics = statistics_of(read_aggregate(stage.board(), COORDINATOR, RUN, 0))
     assert statistics.vocabulary == {"pain": ("eleven-at-three",)}
-
-
-def weak_generators(source):
-    """Names of generators in a module that are not cryptographic."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        names += [node.attr] if isinstance(node, ast.Attribute) else []
-        found += [name for name in names if {"random", "default_rng", "RandomState"} & set(name.split("."))]
-    return found
-
-
-def test_14_nothing_near_keys_masks_and_noise_draws_from_a_generator_that_is_not_cryptographic():
-    package = Path(fedhealth.__path__[0])
-    paths = [package / "privacy" / "noise.py", *(package / "rounds").glob("*_sum.py")]
-    for folder in ("secagg", "compression", "identity", "audit", "exchange"):
-        paths += (package / folder).glob("*.py")
-    assert len(paths) > 30
-    assert {path.name: found for path in paths if (found := weak_generators(path.read_text()))} == {}
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import random",
-        "from numpy.random import default_rng",
-        "np.random.default_rng(1)",
-        "torch.random.seed()",
-    ],
-)
-def test_14_the_check_for_weak_generators_finds_one(source):
-    assert weak_generators(source)
 
 
 @pytest.mark.parametrize("short", ["pair key", "journaled secrets"])

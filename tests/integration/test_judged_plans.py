@@ -40,7 +40,7 @@ def opened(folder, *, ready=FOUR, timeouts=HASTY, closes=False, **sections):
 def plan_of(network, cohort, **changes):
     node = network.coordinator
     node.open_round("run-1", 0)
-    plan = node._plan(run="run-1", number=0, name="moments", cohort=cohort)
+    plan = node._sums("run-1", 0).plan("moments", cohort)
     return plan.model_copy(update=changes)
 
 

@@ -7,9 +7,8 @@ import pytest
 from simulator.network import Network, make_study
 
 from fedhealth.errors import PolicyError
-from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.aggregate import Aggregate, read_aggregate
 from fedhealth.rounds.coordinator import CoordinatorNode
-from fedhealth.rounds.coordinator_sum import gather_plain
 from fedhealth.rounds.objects import address_of, sum_key
 from fedhealth.rounds.plain import PlainUpdates
 
@@ -79,7 +78,7 @@ def test_with_privacy_the_published_update_follows_from_the_signed_objects_alone
     assert errors == {}
     account = network.coordinator.account("run-1")
     shape = network.coordinator.progress("run-1").shape(1)
-    plan = network.coordinator._plan(run="run-1", number=1, name="update", cohort=FIVE)
+    plan = network.coordinator._sums("run-1", 1).plan("update", FIVE)
     updates = PlainUpdates(shape=shape, plan=plan, declared=account.declared(1, FIVE))
     board = network.node(FIVE[0]).board
     posted = {
@@ -104,15 +103,23 @@ def test_an_update_above_the_public_bound_is_left_out_and_named(tmp_path):
     assert outcomes[LIAR][1] == "left_out"
 
 
-def test_a_coordinator_that_publishes_another_update_is_found_out_by_the_replay(tmp_path, monkeypatch):
-    def shifted(node, context, plan, name):
-        declared = node.account(plan.run).declared(plan.round, plan.cohort)
-        updates = PlainUpdates(shape=node.progress(plan.run).shape(plan.round), plan=plan, declared=declared)
-        honest = updates.result(gather_plain(context, updates))
-        return replace(honest, tensors={key: array + 1e-4 for key, array in honest.tensors.items()})
+class ShiftsUpdates(CoordinatorNode):
+    """A coordinator that publishes another update than the sites' come to."""
 
-    monkeypatch.setattr(CoordinatorNode, "_sum_in_clear", shifted)
+    __slots__ = ()
+
+    def close_round(self, run, number):
+        path = self._result_path(run, number, "update")
+        if path.exists():
+            honest = Aggregate.from_bytes(path.read_bytes())
+            shifted = {key: array + 1e-4 for key, array in honest.tensors.items()}
+            path.write_bytes(replace(honest, tensors=shifted).to_bytes())
+        return super().close_round(run, number)
+
+
+def test_a_coordinator_that_publishes_another_update_is_found_out_by_the_replay(tmp_path):
     network = Network(tmp_path, make_study(aggregation={"mode": "plain"}), sites=FIVE)
+    network.coordinator.__class__ = ShiftsUpdates
     network.allow_plain()
     network.coordinator.start_run(network.study, run="run-1", seed=7)
     _, _, errors = network.follow("run-1")

@@ -9,6 +9,7 @@ from simulator.network import TIMEOUTS, FailingExchange, Killed, Network, make_s
 from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.rounds import coordinator_sum, site_sum
 from fedhealth.rounds.aggregate import read_aggregate
+from fedhealth.rounds.objects import SketchCommitment, address_of, sum_key
 from fedhealth.secagg.sketch import sketch
 
 FIVE = tuple(f"hospital-{number:02d}" for number in range(1, 6))
@@ -140,6 +141,26 @@ def test_a_coordinator_that_draws_its_nonce_anew_gets_no_sketch(tmp_path, monkey
         thread.join(timeout=30)
     assert set(errors) == set(FIVE)
     assert all("seed anew" in error.problem for error in errors.values())
+
+
+def test_a_site_that_was_killed_goes_by_the_commitment_that_it_read_first(tmp_path):
+    """Else a coordinator could choose a nonce that suits the uploads, for whoever starts again."""
+    network = consortium(tmp_path, timeouts=replace(TIMEOUTS, phase_timeout_s=4))
+    site, node = FIVE[0], network.coordinator
+    network.follow("run-1", dying={site: "update/0/0/masked"})
+    network.run_round("run-1", 0)
+    node.open_round("run-1", 1)
+    cohort = tuple(node.wait_for_sites("run-1", 1).ready)
+    for name in ("evaluation", "update"):
+        survivors = node.secure_sum("run-1", 1, name, cohort=cohort)
+    assert survivors == FIVE[1:]
+    plan = node._sums("run-1", 1).plan("update", cohort)
+    key = sum_key(plan, "commitment", "coordinator")
+    (tmp_path / "exchange" / key).unlink()
+    other = SketchCommitment(commitment="ab" * 32)
+    node.board.post(key, kind="commitment", payload=other.to_bytes(), **address_of(plan))
+    with pytest.raises(ProtocolError, match="in phase commitment of one plan"):
+        network.node(site).answer("run-1", 1)
 
 
 @pytest.mark.parametrize("phase", ["uploads", "masked", "agree"])
