@@ -103,7 +103,7 @@ class Board(Reader):
         key: str,
         *,
         kind: str,
-        payload: bytes,
+        payload: bytes | memoryview,
         study: str = "",
         run: str = "",
         round: int = 0,

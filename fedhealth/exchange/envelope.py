@@ -104,7 +104,7 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def seal(payload: bytes, header: Header, *, keys: PartyKeys) -> bytes:
+def seal(payload: bytes | memoryview, header: Header, *, keys: PartyKeys) -> bytes:
     """Return the envelope of ``payload``, signed by ``keys``.
 
     Raises:

@@ -39,6 +39,7 @@ from fedhealth.rounds.aggregate import PROFILE, Aggregate, Levels
 from fedhealth.rounds.objects import part_of, trains
 from fedhealth.secagg.ntt import SIZE as CIPHER_KEY_LENGTH
 from fedhealth.secagg.plan import RingBits
+from fedhealth.secagg.tags import LARGEST
 from fedhealth.study.columns import FeatureColumn, asked_columns, feature_columns, numeric_columns
 from fedhealth.study.spec import Study
 from fedhealth.study.targets import targets_of
@@ -49,8 +50,6 @@ UPDATE_RING_BITS: RingBits = 32
 UPDATE_SD = "update_sd"
 """Of a study that compresses: the standard deviation of an entry of an update's sum, from which the next step follows."""
 
-LEAST_COUNT = -(2**62)
-"""Below every sum of counts and fixed-point numbers that sites can send; a fourth of the ring's integers are."""
 
 Vector = NDArray[np.int64]
 
@@ -194,7 +193,9 @@ def decode_sum(
         all but negligible probability.
     """
     purpose, _ = part_of(name)
-    if purpose != "update" and int(vector.min()) < LEAST_COUNT:
+    if (
+        purpose != "update" and max(int(vector.max()), -int(vector.min())) > LARGEST
+    ):  # of the ring's integers 15 of 16 are
         raise _impossible(name)
     if purpose == "update":
         return _decode_update(shape, vector, cohort=cohort, declared=declared)

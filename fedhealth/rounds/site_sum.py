@@ -76,7 +76,9 @@ def take_part(
     if context.site not in shared.sites:
         return False
     shares = {site: _read(context, plan, "share", site, shared) for site in shared.sites}
-    upload = machine.mask(shares, vector[: plan.length], vector[plan.length :]) + bound_to
+    upload = machine.mask(shares, vector[: plan.length], vector[plan.length :])
+    if bound_to:
+        upload = bytes(upload) + bound_to
     _say_once(context, plan, "masked", sha256(upload).digest())
     commitment = _commitment(context, plan) if context.shows_sketch else ""
     uploaded = _post(context, plan, "masked", upload)  # R2
@@ -161,7 +163,7 @@ def _show_sketch(
     return True
 
 
-def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes) -> str:
+def _post(context: SiteSumContext, plan: SumPlan, phase: str, payload: bytes | memoryview) -> str:
     key = sum_key(plan, phase, context.site)
     return context.board.post(key, kind=phase, payload=payload, **address_of(plan))
 

@@ -64,7 +64,7 @@ class CoordinatorSum:
         self._require(len(self._shares), "sent usable shares")
         return tuple(self._shares)
 
-    def receive_masked(self, site: str, payload: bytes) -> None:
+    def receive_masked(self, site: str, payload: bytes | memoryview) -> None:
         """R2: add one masked vector to the running sum.
 
         Raises:
@@ -116,21 +116,20 @@ class CoordinatorSum:
         Raises:
           PolicyError: too few good shares.
           ProtocolError: a rebuilt secret does not fit its owner's commitment.
-          RuntimeError: called before `propose`.
+          RuntimeError: called before `propose`, or after it has opened.
         """
         survivors = self._survivors
         if self._total is None or not survivors:
             raise RuntimeError("unmask comes after propose")
-        messages = self._decoded(opens)
-        total = self._total.copy()
+        messages, total = self._decoded(opens), self._total
         mask_shares = {site: message.mask_shares for site, message in messages.items()}
-        total.apply_masks([(self._rebuild(owner, mask_shares, kind="mask"), -1) for owner in survivors])
+        masks = [(self._rebuild(owner, mask_shares, kind="mask"), -1) for owner in survivors]
         key_shares = {site: message.key_shares for site, message in messages.items()}
         for owner in (site for site in self._shares if site not in survivors):
             seeds = self._unwrap(owner, self._rebuild(owner, key_shares, kind="key"))
-            total.apply_masks(
-                [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors]
-            )
+            masks += [(seed, -1 if peer > owner else 1) for peer, seed in seeds.items() if peer in survivors]
+        self._total = None  # from here on it is no sum of masked vectors any more
+        total.apply_masks(masks)
         return OpenedSum(
             vector=total.signed_vector(),
             lanes=total.signed_lanes(),

@@ -99,7 +99,7 @@ class SiteSum:
         self._held: dict[str, tuple[bytes, bytes]] = {}
         self._included: tuple[str, ...] = ()
         self._statement: bytes | None = None
-        self._masked: bytes | None = None
+        self._masked: bytes | memoryview | None = None
 
     def share(self) -> bytes:
         """R1: sealed shares, wrapped pair seeds, commitments. The same secrets give the same bytes."""
@@ -132,7 +132,7 @@ class SiteSum:
 
     def mask(
         self, shares: Mapping[str, bytes], vector: NDArray[np.int64], lanes: NDArray[np.int64] = _NO_LANES
-    ) -> bytes:
+    ) -> bytes | memoryview:
         """R2: check every share message of U1, then mask the vector and the lanes.
 
         Args:
@@ -153,8 +153,9 @@ class SiteSum:
         self._check_included(included)
         for peer in included:
             self._held[peer] = self._open_sealed(peer, decode(shares[peer], ShareMessage, sender=peer))
-        tag = None if plan.wraps else tag_of(vector, key=self._tag_key, plan=plan, site=self._site)
-        masked = Words.of(plan, vector, lanes, tag=tag)
+        masked = Words.of(plan, vector, lanes)
+        if not plan.wraps:
+            masked.put_tag(tag_of(masked.vector, key=self._tag_key, plan=plan, site=self._site))
         pairs = [
             (self._pair_seeds[peer], 1 if self._site > peer else -1)
             for peer in included

@@ -71,7 +71,9 @@ def test_words_come_back_from_the_wire_in_as_few_bytes_as_they_need(ring_bits, l
     plan = make_plan(3, ring_bits=ring_bits, length=length, lanes=lanes)
     vector, exact = make_vectors(plan, seed)["site-01"], make_lanes(plan, seed)["site-01"]
     tag = None if ring_bits < 32 else seed
-    words = Words.of(plan, vector, exact, tag=tag)
+    words = Words.of(plan, vector, exact)
+    if tag is not None:
+        words.put_tag(tag)
     data = words.to_bytes()
     assert len(data) == -(-ring_bits * length // 8) + 8 * (lanes + (tag is not None))
     again = Words.from_bytes(plan, data)

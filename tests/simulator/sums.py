@@ -7,6 +7,7 @@ import numpy as np
 from fedhealth.secagg.coordinator import CoordinatorSum
 from fedhealth.secagg.plan import SumPlan, threshold_for
 from fedhealth.secagg.site import SiteSum, SumSecrets
+from fedhealth.secagg.tags import LARGEST
 
 DIGEST = "ab" * 32
 TAG_KEY = bytes(range(32))
@@ -58,7 +59,7 @@ def make_sites(plan, seed=0):
 def make_vectors(plan, seed=0):
     """Any vectors that a plan lets through: residues in a ring that wraps, else what fits the sum."""
     generator = np.random.default_rng(seed)
-    room = (2 ** (plan.ring_bits - 1) - 1) // len(plan.cohort)
+    room = min(2 ** (plan.ring_bits - 1) - 1, LARGEST) // len(plan.cohort)
     low, high = (0, 2**plan.ring_bits - 1) if plan.wraps else (-room, room)
     return {name: generator.integers(low, high, plan.length, endpoint=True) for name in plan.cohort}
 
@@ -86,7 +87,9 @@ def run_sum(plan, sites, vectors, *, lanes=None, silent=None, order=sorted, forg
     included = coordinator.receive_shares(shares)
     shown = {site: shares[site] for site in included}
     exact = lanes or make_lanes(plan)
-    uploads = answers("masked", included, lambda site: sites[site].mask(shown, vectors[site], exact[site]))
+    uploads = answers(
+        "masked", included, lambda site: bytes(sites[site].mask(shown, vectors[site], exact[site]))
+    )
     for site, upload in uploads.items():
         coordinator.receive_masked(site, upload)
     survivors = coordinator.propose()

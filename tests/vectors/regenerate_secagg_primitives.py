@@ -103,15 +103,17 @@ def words(seed: bytes, *, bits: int, count: int) -> list[int]:
 
 def tag_of(vector: list[int], digest: str) -> int:
     """The tag of the vector under the tag key SEED, in Python's integers."""
-    size = 8 * len(vector)
-    aes = Cipher(algorithms.AES(derive(SEED, "tag", digest)), modes.ECB()).encryptor()
-    stream = b"".join(aes.update(number.to_bytes(16, "big")) for number in range(-(-size // 16)))
-    factors = [
-        int.from_bytes(stream[i : i + 8], "little") % 2**61
-        for i in range(0, size, 8)  # the three highest bits fall away
-    ]
+    inner, outer = factors("inner", digest, 4096), factors("outer", digest, -(-len(vector) // 4096))
+    products = (outer[k // 4096] * inner[k % 4096] * value for k, value in enumerate(vector))
     pad = int.from_bytes(derive(SEED, "tag pad", digest, SITE), "big")
-    return (sum(f * v for f, v in zip(factors, vector, strict=True)) + pad) % TAG_PRIME
+    return (sum(products) + pad) % TAG_PRIME
+
+
+def factors(use: str, digest: str, count: int) -> list[int]:
+    """Words of 64 bits, of which the three highest fall away."""
+    aes = Cipher(algorithms.AES(derive(SEED, f"tag {use}", digest)), modes.ECB()).encryptor()
+    stream = b"".join(aes.update(number.to_bytes(16, "big")) for number in range(-(-count // 2)))
+    return [int.from_bytes(stream[i : i + 8], "little") % 2**61 for i in range(0, 8 * count, 8)]
 
 
 def _shamir(*, threshold: int, holders: int) -> dict[str, object]:

@@ -17,13 +17,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec.msgpack import decode
 
 Refused = (LookupError, TypeError, AttributeError, ValueError, OSError, InvalidSignature, InvalidTag)
-"""What is raised where anything is missing, malformed, wrongly signed or not what it should be."""
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)  # RFC 8785
 SCHEMES, MARKS = ["ed25519", "mldsa65"], [b"\x01", b"\xfffedhealth.dev/mldsa65\n"]
 VERSION, PRIME, TAG_PRIME = "fedhealth secagg 1", 2**521 - 1, 2**61 - 1
 
 
-def need(holds: bool, what: str) -> None:
+def need(holds: bool, what: str) -> None:  # of all that is missing or wrong, something in Refused is raised
     if not holds:
         raise ValueError(what)
 
@@ -77,9 +76,9 @@ def open_object(folder: Path, key: str, roster: Roster) -> tuple[dict, bytes]:
     end, signed_at = 12 + int.from_bytes(data[8:12], "big"), len(data) - 64 - 3309
     head, payload = parsed(data[12:end]), data[end:signed_at]
     need(head["schema_version"] == 1 and head["algorithms"] == SCHEMES, "another version")
-    need(end + head["payload_bytes"] == signed_at, "an object has a wrong size")
+    need(head["payload_bytes"] == signed_at - end, "an object has a wrong size")
     need(sha256(payload).hexdigest() == head["payload_digest"], "a payload is another one")
-    kind, sender = "application/vnd.fedhealth.header.v1+json", head["sender"]
+    sender, kind = head["sender"], "application/vnd.fedhealth.header.v1+json"
     roster.check(sender, data[12:end], data[signed_at:], kind=kind)
     named = {key.split("/")[-1], *re.findall("(?<=/sites/)[^/]+", f"/{key}")}
     need(head["key"] == key and named & roster.sites == {sender} & roster.sites, f"{key} is not its sender's")
@@ -88,12 +87,11 @@ def open_object(folder: Path, key: str, roster: Roster) -> tuple[dict, bytes]:
 
 def open_entry(data: bytes, roster: Roster) -> dict:
     """The in-toto statement of a log entry, signed by the coordinator."""
-    envelope, kind = parsed(data), "application/vnd.in-toto+json"
+    envelope, hub, kind = parsed(data), roster.coordinator, "application/vnd.in-toto+json"
     names, signatures = zip(*((each["keyid"], each["sig"]) for each in envelope["signatures"]), strict=True)
-    need(names == tuple(f"{roster.coordinator}/{scheme}" for scheme in SCHEMES), "others signed an entry")
-    need(envelope["payloadType"] == kind, "an entry is of another type")
+    need(names == (f"{hub}/ed25519", f"{hub}/mldsa65") and envelope["payloadType"] == kind, "another's entry")
     body = unbase64(envelope["payload"])
-    roster.check(roster.coordinator, body, b"".join(map(unbase64, signatures)), kind=kind)
+    roster.check(hub, body, b"".join(map(unbase64, signatures)), kind=kind)
     return json.loads(body)
 
 
@@ -101,7 +99,7 @@ def open_checkpoint(data: bytes, roster: Roster, *signers: str) -> tuple[int, by
     """Size and root of a note over this roster's log that these parties signed, one behind the other."""
     text, _, signed = data.decode().partition("\n\n")
     lines = [line.split(" ") for line in signed.removesuffix("\n").split("\n")]
-    need(len(lines) == 2 * len(signers), "more or fewer than two signatures of each")
+    need(len(lines) == 2 * len(signers), "not two signatures of each")
     for at, party in enumerate(signers):
         head, pairs = party.encode() + b"\n", zip(MARKS, roster.keys[party], strict=True)
         parts = [("\N{EM DASH}", party, sha256(head + mark + key).digest()[:4]) for mark, key in pairs]
@@ -210,9 +208,8 @@ class Shape(NamedTuple):
     def signed(self, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         """Vector and lanes as the signed integers that the words stand for, and the tag."""
         vector, lanes, tag = np.split(total, [self.length, self.length + self.lanes])
-        half = 1 << self.bits - 1
-        vector, lanes = (vector + half) % (2 * half) - half, (lanes + 2**63) % 2**64 - 2**63
-        return vector.astype(np.int64), lanes.astype(np.int64), sum(tag)
+        parts = ((vector, 1 << self.bits - 1), (lanes, 1 << 63))
+        return *(((part + half) % (2 * half) - half).astype(np.int64) for part, half in parts), sum(tag)
 
 
 class ReplayedSum(NamedTuple):
@@ -224,9 +221,12 @@ class ReplayedSum(NamedTuple):
 
     def is_tagged(self, tag_key: bytes, plan: str) -> bool:
         """Whether the tag is that of the vector, for who has the sites' key."""
-        factors = stream(derive(tag_key, "tag", plan), len(self.vector)) & np.uint64(TAG_PRIME)
+        counts = {"outer": -(-len(self.vector) // 4096), "inner": 4096}
+        words = (stream(derive(tag_key, f"tag {use}", plan), counts[use]) % 2**61 for use in counts)
+        factors = np.outer(*(each.astype(object) for each in words)).ravel()[: len(self.vector)]
         pads = (int.from_bytes(derive(tag_key, "tag pad", plan, site), "big") for site in self.survivors)
-        return (self.tag - factors.astype(object) @ self.vector.astype(object) - sum(pads)) % TAG_PRIME == 0
+        rest = self.tag - self.vector @ factors - sum(pads)
+        return rest % TAG_PRIME == 0 and {*(self.vector >> 60)} <= {0, -1}
 
 
 class Replay:
@@ -244,13 +244,13 @@ class Replay:
         included, survivors, agreed = map(self._listed, ("share", "masked", "agree"))
         need(set(agreed) <= set(survivors) <= set(included) <= set(self.cohort), "the lists are not nested")
         need(len(survivors) >= max(self.needed, plan["min_survivors"]), "too few sites survived")
-        self.survivors, self.dropped = survivors, [name for name in included if name not in survivors]
+        self.survivors, self.dropped = survivors, sorted(set(included) - set(survivors))
         self.shares = {name: decode(self._read("share", name)) for name in included}
         agreement = {"plan": self.digest, "included": included, "survivors": survivors}
-        equal = sum(decode(self._read("agree", name)) == agreement for name in agreed)
-        need(equal >= self.needed, "too few sites agreed")
-        there = [name for name in agreed if (folder / f"{prefix}/open/{name}").exists()]
-        self.opens = {name: decode(self._read("open", name)) for name in there}
+        statements = [decode(self._read("agree", name)) for name in agreed]
+        need(statements.count(agreement) >= self.needed, "too few sites agreed")
+        keys = {name: folder / f"{prefix}/open/{name}" for name in agreed}
+        self.opens = {name: decode(self._read("open", name)) for name in agreed if keys[name].exists()}
 
     def opened(self) -> ReplayedSum:
         """The sum over the survivors; every seed and share fits its commitment."""
@@ -277,7 +277,7 @@ class Replay:
 
     def _secret(self, kind: str, owner: str) -> bytes:
         """b_j or k_j from t shares that fit their commitments; others are left out."""
-        committed, good, label = self.shares[owner], {}, {"mask": "mask seed", "key": "wrap key"}[kind]
+        committed, good, label = self.shares[owner], {}, "mask seed" if kind == "mask" else "wrap key"
         for holder, told in self.opens.items():
             need(not set(told["mask_shares"]) & set(told["key_shares"]), f"{holder} gave both shares")
             share = told[f"{kind}_shares"].get(owner, b"")

@@ -35,7 +35,7 @@ class World:
 
     def payload(self, name):
         masked = self.sites[name].mask(self.shares, self.keys[name])
-        return masked + sha256(self.ciphertexts[name]).digest()
+        return bytes(masked) + sha256(self.ciphertexts[name]).digest()
 
     def open(self):
         survivors = self.uploads.keys.propose()

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator.sums import TAG_KEY, key_of, make_plan, make_sites, make_vectors, run_sum
 
+from fedhealth.secagg import tags
 from fedhealth.secagg.prg import TAG_PRIME
-from fedhealth.secagg.tags import is_tagged
+from fedhealth.secagg.tags import LARGEST, is_tagged
 from fedhealth.secagg.words import Words
 
 LIAR = "site-02"
@@ -43,6 +44,31 @@ def test_a_change_of_one_entry_does_not_fit(place, by):
     assert not fits(opened, plan, vector=other)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3, -1, -2, -3])
+def test_a_change_by_a_multiple_of_the_prime_does_not_fit_either(times):
+    """Such a vector has the same products; but its entry is none that sites can come to."""
+    plan = make_plan(3, ring_bits=64)
+    opened = run_sum(plan, make_sites(plan), make_vectors(plan))
+    other = opened.vector.copy()
+    other[5] += times * TAG_PRIME
+    assert not fits(opened, plan, vector=other)
+
+
+@pytest.mark.parametrize("ring_bits", [32, 64])
+@pytest.mark.parametrize("length", [1, 4095, 4096, 4097, 70_000])
+def test_the_product_is_that_of_whole_integers_from_both_ends_of_their_range(ring_bits, length):
+    plan = make_plan(3, ring_bits=ring_bits, length=length)
+    largest = min(2 ** (ring_bits - 1), LARGEST) - 1
+    vector = np.random.default_rng(length).choice([-largest, -1, 0, 1, largest], length)
+    inner = [int(each) for each in tags._factors(TAG_KEY, plan, "inner", 4096)]
+    outer = [int(each) for each in tags._factors(TAG_KEY, plan, "outer", -(-length // 4096))]
+    factors = (outer[place // 4096] * inner[place % 4096] for place in range(length))
+    expected = sum(factor * int(entry) for factor, entry in zip(factors, vector, strict=True)) % TAG_PRIME
+    assert tags._product(vector, TAG_KEY, plan) == expected
+    words = vector.view("<u8").astype(f"<u{ring_bits // 8}")
+    assert tags._product(words, TAG_KEY, plan) == expected
+
+
 def test_the_top_bit_of_an_entry_is_no_exception():
     """In a ring 2^m a linear check modulo 2^m would pass half of these."""
     plan = make_plan(3)
@@ -73,7 +99,8 @@ def test_a_wrong_mask_between_two_sites_is_noticed():
     def forge(phase, site, payload):
         if (phase, site) != ("masked", LIAR):
             return payload
-        words = Words.from_bytes(plan, payload).copy()
+        words = Words.zeros(plan)
+        words.add(Words.from_bytes(plan, payload))
         words.apply_masks([(right, 1), (key_of("wrong"), -1)])
         return words.to_bytes()
 
@@ -121,9 +148,9 @@ def test_a_sum_without_a_tag_is_not_taken_for_one():
 
 def test_a_tag_that_is_none_is_refused():
     plan = make_plan(3)
-    data = Words.zeros(plan).to_bytes()
+    data = bytes(Words.zeros(plan).to_bytes())
     with pytest.raises(ValueError, match="tag that is none"):
         Words.from_bytes(plan, data[:-8] + TAG_PRIME.to_bytes(8, "little"))
-    vector, lanes = np.zeros(plan.length, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    with pytest.raises(ValueError, match="exact sum has a tag"):
-        Words.of(plan, vector, lanes, tag=None)
+    for words, tag in ((Words.zeros(plan), TAG_PRIME), (Words.zeros(make_plan(3, ring_bits=8)), 1)):
+        with pytest.raises(ValueError, match="exact sum has a tag"):
+            words.put_tag(tag)
