@@ -247,7 +247,8 @@ class TransparencyLog:
         for index, key in enumerate(keys):
             if key != entry_key(index):
                 raise ProtocolError(
-                    "the log has a gap or a stray entry", "restore the exchange from its source"
+                    f"the log has a gap or a stray entry: {key} stands where {entry_key(index)} should",
+                    "restore the exchange from its source, or take away what does not belong there",
                 )
             self._read_entry(key)
         for key in self._exchange.list(CHECKPOINTS):
