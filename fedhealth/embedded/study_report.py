@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from fedhealth.embedded.study_result import StudyResult
 from fedhealth.evaluation import Evaluation, headline_metric, prefix_of
+from fedhealth.privacy.uncovered import not_covered
 from fedhealth.reporting import StudyReport
 from fedhealth.reporting.evaluated import headlines, subgroup_rows
 from fedhealth.reporting.report import (
+    Combining,
     ComparisonRow,
     Log,
     ModelName,
@@ -25,7 +27,10 @@ from fedhealth.study.targets import Target, targets_of
 
 
 def study_report(
-    result: StudyResult, seconds: dict[str, float], bounds: dict[str, float | None]
+    result: StudyResult,
+    seconds: dict[str, float],
+    bounds: dict[str, float | None],
+    combined: Combining | None,
 ) -> StudyReport:
     """Everything that a reader may know of a study.
 
@@ -33,6 +38,7 @@ def study_report(
       result: of the study.
       seconds: by stage, of the whole run.
       bounds: the generator's upper bound of AUROC by kind of outcome, of synthetic hospitals alone.
+      combined: how the updates became one; None where the exchange does not tell.
     """
     study, told = Study.from_canonical(result.study), json.loads(result.coordinator)
     targets = targets_of(study)
@@ -47,6 +53,7 @@ def study_report(
         run=told["run"],
         sites=tuple(_site_state(name, state, result.states) for name, state in told["sites"].items()),
         rounds=max(0, len(told["rounds"]) - 2),
+        rounds_planned=study.training.rounds,
         rounds_figures=tuple(_round(each, targets) for each in told["rounds"][1:]),
         trials=tuple(Trial(**each) for each in told["trials"]),
         comparison=tuple(_comparison(result, study, evaluation, bounds)),
@@ -55,7 +62,8 @@ def study_report(
         subgroups=subgroup_rows(evaluation, targets, study.evaluation.subgroups),
         site_figures=told["figures"],
         local_models=result.local_models,
-        privacy=Privacy(**{**told["privacy"], "not_covered": tuple(told["privacy"]["not_covered"])}),
+        combining=combined,
+        privacy=_privacy(study, told),
         upload_bytes_per_site_round=int(sent[len(sent) // 2]) if sent else 0,
         seconds={name: round(value, 3) for name, value in seconds.items()},
         model=RegisteredModel(**told["model"]),
@@ -70,6 +78,11 @@ def study_report(
         missing_features=tuple(told["missing_columns"]),
         notes=_notes(study),
     )
+
+
+def _privacy(study: Study, told: dict[str, Any]) -> Privacy:
+    releases = not_covered(study, shares_figures=bool(told["figures"]))
+    return Privacy(**{**told["privacy"], "not_covered": releases})
 
 
 def _comparison(
