@@ -130,18 +130,19 @@ class Launch:
         return ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
 
     def await_run(self, run: str) -> int:
-        """Wait for the coordinator to finish a run; returns its number of rounds.
+        """Wait for the coordinator to finish a run; returns its number of training rounds.
 
         Raises:
           FedHealthError: what the coordinator ended with.
         """
-        rounds = self.studies[run].training.rounds + 2
+        rounds = self.studies[run].training.rounds
         with self._stage(f"rounds {self.studies[run].name}"):
             while (result := self._result_of(run)) is None:
                 time.sleep(POLL_S)
-                self.notify(f"rounds {self.studies[run].name}", self._closed_rounds(run), rounds)
+                trained = min(rounds, max(0, self._closed_rounds(run) - 1))  # round 0 trains nothing
+                self.notify(f"rounds {self.studies[run].name}", trained, rounds)
         closed = result["rounds"]
-        return len(closed) if isinstance(closed, list) else 0
+        return max(0, len(closed) - 2) if isinstance(closed, list) else 0  # nor does the one that only scores
 
     def _result_of(self, run: str) -> dict[str, object] | None:
         """The coordinator's result; of a run that sites ended, what the first of them said, for they know why."""

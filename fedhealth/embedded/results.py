@@ -14,13 +14,18 @@ from fedhealth.embedded.history import is_server, registry_of
 from fedhealth.embedded.references import train_references
 from fedhealth.embedded.study_report import study_report
 from fedhealth.embedded.study_result import StudyResult
+from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.evaluation import headline_metric, prefix_of
 from fedhealth.exchange import open_exchange, read_object
+from fedhealth.exchange.board import Reader
 from fedhealth.features.rows import Rows, load_rows
 from fedhealth.identity import SignedRoster
 from fedhealth.models.statistics import Statistics
 from fedhealth.registry import choose_store
 from fedhealth.reporting import make_report, render_html, write_report_json
+from fedhealth.reporting.combined import RoundTold, combining
+from fedhealth.reporting.report import Combining
+from fedhealth.rounds.account import RunAccount
 from fedhealth.rounds.aggregate import Aggregate, statistics_of
 from fedhealth.rounds.journal import write_durably
 from fedhealth.rounds.objects import round_key, site_key
@@ -85,12 +90,25 @@ def build_report(
     """Write report.json and report.html, and attach the page to every run in MLflow."""
     workdir = Workdir(Path(workdir_path))
     bounds = oracle_auc([Path(folder) for folder in synthetic]) if synthetic else {}
-    studies = tuple(study_report(result, seconds, bounds) for result in results)
+    studies = tuple(study_report(result, seconds, bounds, _combined(workdir, result)) for result in results)
     report = make_report(studies, open_with=_open_with(workdir))
     write_durably(workdir.report_html, render_html(report).encode())
     workdir.report_html.chmod(0o644)
     write_report_json(workdir.report_json, report)
     _attach(workdir, results)
+
+
+def _combined(workdir: Workdir, result: StudyResult) -> Combining | None:
+    """How a study's updates became one; None where the exchange is damaged, of which the log's verdict tells."""
+    roster = SignedRoster.from_bytes(workdir.roster.read_bytes()).verify()
+    board = Reader(open_exchange(str(workdir.exchange)), roster)
+    told = json.loads(result.coordinator)
+    account = RunAccount(board, roster.coordinator, told["run"], Study.from_canonical(result.study))
+    rounds = [RoundTold.from_json(each) for each in told["rounds"]]
+    try:
+        return combining(account, rounds, blamed=told["blamed"])
+    except (MissingObjectError, ProtocolError):
+        return None
 
 
 def _open_with(workdir: Workdir) -> dict[str, str]:

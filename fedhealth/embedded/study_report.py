@@ -9,6 +9,7 @@ from fedhealth.evaluation import Evaluation, headline_metric, prefix_of
 from fedhealth.reporting import StudyReport
 from fedhealth.reporting.evaluated import headlines, subgroup_rows
 from fedhealth.reporting.report import (
+    Combining,
     ComparisonRow,
     Log,
     ModelName,
@@ -25,7 +26,10 @@ from fedhealth.study.targets import Target, targets_of
 
 
 def study_report(
-    result: StudyResult, seconds: dict[str, float], bounds: dict[str, float | None]
+    result: StudyResult,
+    seconds: dict[str, float],
+    bounds: dict[str, float | None],
+    combined: Combining | None,
 ) -> StudyReport:
     """Everything that a reader may know of a study.
 
@@ -33,6 +37,7 @@ def study_report(
       result: of the study.
       seconds: by stage, of the whole run.
       bounds: the generator's upper bound of AUROC by kind of outcome, of synthetic hospitals alone.
+      combined: how the updates became one; None where the exchange does not tell.
     """
     study, told = Study.from_canonical(result.study), json.loads(result.coordinator)
     targets = targets_of(study)
@@ -47,6 +52,7 @@ def study_report(
         run=told["run"],
         sites=tuple(_site_state(name, state, result.states) for name, state in told["sites"].items()),
         rounds=max(0, len(told["rounds"]) - 2),
+        rounds_planned=study.training.rounds,
         rounds_figures=tuple(_round(each, targets) for each in told["rounds"][1:]),
         trials=tuple(Trial(**each) for each in told["trials"]),
         comparison=tuple(_comparison(result, study, evaluation, bounds)),
@@ -55,6 +61,7 @@ def study_report(
         subgroups=subgroup_rows(evaluation, targets, study.evaluation.subgroups),
         site_figures=told["figures"],
         local_models=result.local_models,
+        combining=combined,
         privacy=Privacy(**{**told["privacy"], "not_covered": tuple(told["privacy"]["not_covered"])}),
         upload_bytes_per_site_round=int(sent[len(sent) // 2]) if sent else 0,
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -16,10 +16,11 @@ from fedhealth.registry.store import Registry
 from fedhealth.rounds.aggregate import Aggregate, read_aggregate
 from fedhealth.rounds.coordinator import CoordinatorNode
 from fedhealth.rounds.journal import write_durably
-from fedhealth.rounds.objects import round_key
+from fedhealth.rounds.objects import PREPROCESSING_ROUND, round_key, trains
 from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.rounds.progress import Progress
 from fedhealth.study.spec import Study
+from fedhealth.study.words import rounds_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ class StudyRecord:
         self.open().log_round(
             closed.round,
             figures | {"upload_bytes_per_site": float(sent[len(sent) // 2]) if sent else None},
-            params={purpose: f"{len(sites)} sites" for purpose, sites in closed.survivors.items()},
+            params={
+                "kind": _kind(closed),
+                **{purpose: f"{len(sites)} sites" for purpose, sites in closed.survivors.items()},
+            },
             digests={
                 "log_root": closed.log_root,
                 "model": self.node.manifest(self.run, closed.round).model_digest,
@@ -92,6 +96,7 @@ class StudyRecord:
         self._log_quality(run)
         checkpoint = self.node.log.checkpoint()
         run.set_tags({"log_root": checkpoint.root, "log_size": checkpoint.size})
+        run.set_tags({"rounds": rounds_text(last - 1, study.training.rounds)})
         if progress.trials():
             run.set_tags({"learning_rate": progress.learning_rate(last)})
         run.finish(succeeded=True)
@@ -168,6 +173,13 @@ class StudyRecord:
             "blamed": self.node.blamed,
         }
         write_durably(self._folder / "result.json", json.dumps(content, sort_keys=True).encode())
+
+
+def _kind(closed: RoundClosed) -> str:
+    """What a round is for: the first one prepares, the last one only scores the model of the training rounds between them."""
+    if closed.round == PREPROCESSING_ROUND:
+        return "preprocessing"
+    return "training" if trains(tuple(closed.survivors)) else "scoring"
 
 
 def _name_version(model: str) -> tuple[str, int]:

@@ -6,22 +6,27 @@ from rich.text import Text
 
 from fedhealth.reporting.report import Report
 from fedhealth.reporting.words import (
-    LABELS,
     Column,
+    Line,
     columns,
     epsilon_text,
     gains,
     kilobytes,
-    model_order,
+    lines,
+    mode_text,
     not_covered,
     notes,
+    rounds_of,
     row_of,
+    rule_text,
     shown,
     trained,
 )
 
 _COLUMNS = 3
 """Outcomes in one table, so that it fits 120 signs."""
+_LABEL = 26
+"""Signs that the name of a model has in any case."""
 
 
 def render_console(report: Report) -> RenderableType:
@@ -35,35 +40,37 @@ def _comparisons(report: Report) -> list[Table]:
     """Models against outcomes; several tables where one would be too wide."""
     compared = columns(report)
     groups = [compared[start : start + _COLUMNS] for start in range(0, len(compared), _COLUMNS)]
-    return [_comparison(model_order(report), group) for group in groups]
+    return [_comparison(lines(report), group) for group in groups]
 
 
-def _comparison(models: list[str], compared: list[Column]) -> Table:
+def _comparison(found: list[Line], compared: list[Column]) -> Table:
     table = Table(title="Models on the pooled test sets of all sites", title_justify="left")
-    table.add_column("model", min_width=max(len(LABELS[name]) for name in ("federated_dp", "federated")))
+    table.add_column("model", min_width=min(_LABEL, max(len(line.label) for line in found)))
     for column in compared:
         table.add_column(column.title, justify="right")
     table.add_column("epsilon", justify="right")
-    for model in models:
-        rows = [row_of(column, model) for column in compared]
+    for line in found:
+        rows = [row_of(column, line) for column in compared]
         if any(rows):
-            epsilon = "-" if model == "upper_bound" else _epsilons(compared, model)
-            table.add_row(LABELS[model], *map(shown, rows), epsilon)
+            epsilon = "-" if line.model == "upper_bound" else _epsilons(compared, line)
+            table.add_row(line.label, *map(shown, rows), epsilon)
     return table
 
 
-def _epsilons(compared: list[Column], model: str) -> str:
+def _epsilons(compared: list[Column], line: Line) -> str:
     """Of a model in every study that has it: a reference has no guarantee, whatever the study's own model has."""
-    found = {column.study.study: (column.study, row) for column in compared if (row := row_of(column, model))}
-    if all(row.is_reference for _, row in found.values()):
+    if line.is_reference:
         return "∞ (reference)"
-    spent = (None if row.is_reference else study.privacy.epsilon for study, row in found.values())
-    return " + ".join(map(epsilon_text, spent))
+    found = {column.study.study: column.study for column in compared if row_of(column, line)}
+    return " + ".join(epsilon_text(study.privacy.epsilon) for study in found.values())
 
 
 def _figures(report: Report) -> Table:
     table = Table(show_header=False, box=None)
     for study in report.studies:
+        table.add_row(f"rounds, {study.study}", rounds_of(study))
+        if (found := study.combining) is not None:
+            table.add_row(f"updates, {study.study}", f"{rule_text(found)}; {mode_text(found)}")
         table.add_row(f"sites that trained, {study.study}", trained(study))
         for site in study.sites:
             if site.state != "trained":
@@ -77,12 +84,13 @@ def _figures(report: Report) -> Table:
         table.add_row("model", f"{study.model.uri} ({study.model.name} version {study.model.version})")
     for gain in gains(report):
         told = f"{gain.value:+.3f} {gain.metric}, neither private"
-        table.add_row(f"weighted federated over local, {gain.where}", told)
+        table.add_row(f"{gain.label} over local, {gain.where}", told)
     verdict = "verified" if report.log.verified else "NOT VERIFIED"
     signed = f"co-signed by {len(report.log.cosigners)} sites"
     table.add_row(
         "transparency log", f"{report.log.size} entries, {verdict}, {signed}, root {report.log.root[:16]}…"
     )
+    table.add_row("", "it proves the released models, not this report")
     return table
 
 

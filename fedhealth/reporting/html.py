@@ -3,19 +3,21 @@
 from collections import Counter
 from html import escape
 
+from fedhealth.reporting.combined_html import combined_section
 from fedhealth.reporting.elements import abreast, bullets, details, figure, table
 from fedhealth.reporting.evaluation_html import evaluation_section
 from fedhealth.reporting.plots import comparison_svg, rounds_svg, seconds_svg
-from fedhealth.reporting.report import ComparisonRow, Report, StudyReport
+from fedhealth.reporting.report import Report, StudyReport
 from fedhealth.reporting.words import (
-    LABELS,
+    Line,
     columns,
     epsilon_text,
     gains,
     kilobytes,
-    model_order,
+    lines,
     not_covered,
     notes,
+    rounds_of,
     row_of,
     shown,
     trained,
@@ -55,8 +57,11 @@ def render_html(report: Report) -> str:
         _comparison_plots(report),
         evaluation_section(report),
         "<h2>Rounds</h2>",
+        _rounds(report),
         figure(rounds_svg(report.studies), "The registered model by round"),
         *(_trials(study) for study in report.studies),
+        "<h2>How updates were combined</h2>",
+        combined_section(report),
         "<h2>Privacy</h2>",
         _privacy(report),
         "<h2>Sites</h2>",
@@ -86,8 +91,10 @@ def _summary(report: Report) -> str:
         if report.log.verified
         else '<span class="bad">NOT VERIFIED</span>'
     )
-    found = "; ".join(f"{gain.where} {gain.value:+.3f} {gain.metric}" for gain in gains(report))
-    gained = f" Weighted federated over mean local-only, neither private: {escape(found)}." if found else ""
+    found = "; ".join(
+        f"{gain.where} {gain.value:+.3f} {gain.metric} ({gain.label})" for gain in gains(report)
+    )
+    gained = f" Federated over mean local-only, neither private: {escape(found)}." if found else ""
     return (
         f"<p>{escape(took_part)}. Epsilon of all studies together: "
         f"<b>{epsilon_text(report.epsilon_sum)}</b> per patient. "
@@ -99,11 +106,11 @@ def _comparison(report: Report) -> str:
     compared = columns(report)
     head = "".join(f'<th class="n" scope="col">{escape(column.title)}</th>' for column in compared)
     body = []
-    for model in model_order(report):
-        rows = [row_of(column, model) for column in compared]
+    for line in lines(report):
+        rows = [row_of(column, line) for column in compared]
         cells = "".join(f'<td class="n">{escape(shown(row)).replace(", ", ",&nbsp;")}</td>' for row in rows)
-        row_class = ' class="own"' if any(map(_is_own, rows)) else ""
-        label = escape(LABELS[model]) + _mark(report, model)
+        row_class = "" if line.is_reference else ' class="own"'
+        label = escape(line.label) + _mark(line)
         body.append(f'<tr{row_class}><th scope="row">{label}</th>{cells}</tr>')
     return (
         '<div class="wide" tabindex="0"><table><caption>Figure [95% interval] on the pooled test sets of all sites</caption>'
@@ -112,29 +119,27 @@ def _comparison(report: Report) -> str:
 
 
 def _comparison_plots(report: Report) -> str:
-    models = model_order(report)
+    compared = lines(report)
     return abreast(
         [
-            figure(comparison_svg(column, models), f"{column.title} with 95% interval, by model")
+            figure(comparison_svg(column, compared), f"{column.title} with 95% interval, by model")
             for column in columns(report)
         ]
     )
 
 
-def _is_own(row: ComparisonRow | None) -> bool:
-    return row is not None and not row.is_reference
-
-
-def _mark(report: Report, model: str) -> str:
+def _mark(line: Line) -> str:
     """What a row is, where it is not a study's own model."""
-    if model == "upper_bound":
+    if line.model == "upper_bound":
         return ' <span class="reference">not a model</span>'
-    found = [row for column in columns(report) if (row := row_of(column, model)) is not None]
-    references = dict.fromkeys(row.outcome for row in found if row.is_reference)
-    if not references:
-        return ""
-    where = f" for {', '.join(references)}" if any(map(_is_own, found)) else ""
-    return f' <span class="reference">reference{escape(where)}, epsilon = ∞, never registered</span>'
+    if line.is_reference:
+        return ' <span class="reference">reference, epsilon = ∞, never registered</span>'
+    return ""
+
+
+def _rounds(report: Report) -> str:
+    told = "; ".join(f"{study.study}: {rounds_of(study)}" for study in report.studies)
+    return f"<p>{escape(told)}. A figure is of the model with which its round opened; the last round only scores.</p>"
 
 
 def _privacy(report: Report) -> str:
@@ -228,8 +233,14 @@ def _provenance(report: Report) -> str:
         table(("model", "run", "study digest", "sent per site and round"), rows, css="wide whole")
         + f"<p>Log: {report.log.size} entries, root <code>{escape(report.log.root)}</code>, "
         + f"co-signed by {escape(', '.join(report.log.cosigners) or 'nobody')}. "
-        + "Prove it yourself: <code>fedhealth audit verify WORKDIR</code></p>"
+        + f"{_with_code(report.log.proves)}</p>"
     )
+
+
+def _with_code(text: str) -> str:
+    """What stands between backticks as code."""
+    parts = (escape(part) for part in text.split("`"))
+    return "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
 
 
 def _missing(report: Report) -> list[str]:

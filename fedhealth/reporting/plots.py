@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedhealth.reporting.report import RoundFigures, StudyReport
-from fedhealth.reporting.words import LABELS, SUPPRESSED, Column, metric_name, row_of
+from fedhealth.reporting.words import MODELS, SUPPRESSED, Column, Line, metric_name, row_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,19 +18,19 @@ NARROW = 4.2
 """Inches of a plot that fits a phone."""
 
 
-def comparison_svg(column: Column, models: Sequence[str]) -> str:
-    """Every model's figure in one column of the comparison, with its 95% interval."""
-    models = list(reversed(models))
-    figure = new_figure(width=NARROW, height=1.0 + 0.4 * len(models))
+def comparison_svg(column: Column, lines: Sequence[Line]) -> str:
+    """Every line's figure in one column of the comparison, with its 95% interval."""
+    lines = [line for line in reversed(lines) if row_of(column, line) is not None]
+    figure = new_figure(width=NARROW, height=1.0 + 0.4 * len(lines))
     axis = figure.subplots()
-    for height, model in enumerate(models):
-        if (row := row_of(column, model)) is not None:
-            colour = COLOURS[list(LABELS).index(model) % len(COLOURS)]
+    for height, line in enumerate(lines):
+        if (row := row_of(column, line)) is not None:
+            colour = COLOURS[list(MODELS).index(line.model) % len(COLOURS)]
             draw_interval(axis, height, (row.value, row.low, row.high), colour=colour)
     axis.set_title(column.outcome)
     draw_chance(axis, column.metric)
-    axis.set_yticks(range(len(models)), [LABELS[model].replace(" (", "\n(") for model in models])
-    axis.set_ylim(-0.6, len(models) - 0.4)
+    axis.set_yticks(range(len(lines)), [_two_lines(line.label) for line in lines])
+    axis.set_ylim(-0.6, len(lines) - 0.4)
     return svg_of(figure)
 
 
@@ -117,6 +117,11 @@ def svg_of(figure: "Figure") -> str:
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     text = out.getvalue().replace("#000000", "currentColor")
     return text[text.index("<svg") :]
+
+
+def _two_lines(label: str) -> str:
+    """A label that leaves room for its figure."""
+    return label.replace(" (", "\n(") if " (" in label else label.replace(", ", ",\n", 1)
 
 
 def _lines(study: StudyReport) -> list[tuple[str, str, list[tuple[int, float]]]]:

@@ -105,8 +105,14 @@ class RegisteredModel(Part):
     uri: str
 
 
+PROVES = (
+    "The log proves the files and digests of the released model, not this report (report.html, report.json): check it by "
+    "`fedhealth audit verify WORKDIR`, or elsewhere what `fedhealth audit export WORKDIR --out FILE` writes."
+)
+
+
 class Log(Part):
-    """The transparency log at the end of the run.
+    """The transparency log at the end of the run, and what it ``proves``.
 
     ``cosigners`` are the sites that have co-signed its newest checkpoint to which two thirds of them agree.
     """
@@ -115,11 +121,53 @@ class Log(Part):
     root: str
     verified: bool
     cosigners: tuple[str, ...] = ()
+    proves: str = PROVES
+
+
+class CombinedRound(Part):
+    """How the updates of one training round became one, in numbers and names of sites.
+
+    ``included`` are in the sum (of a growing model: in every sum of the round), ``left_out`` all others, with the reason.
+    So many sites as ``agreed`` have opened the sums anew and come to what was published (R5), those ``contradicted`` to something
+    else. ``cosigners`` is how many co-signed the log's checkpoint before the next round. ``upload_bytes`` are of all that a site
+    put on the exchange in the round.
+    """
+
+    round: int
+    included: tuple[str, ...]
+    left_out: dict[str, str]
+    agreed: int
+    contradicted: tuple[str, ...]
+    cosigners: int
+    upload_bytes: dict[str, int]
+
+
+class Combining(Part):
+    """How the sites' updates were combined: what the study says, and what happened in every training round.
+
+    ``attackers`` and ``group_size`` are None where the rule has none. In every round ``reopened_by`` sites, one more than the
+    ``colluders``, must come to what was published. ``blamed`` is whom the coordinator blamed since it was started, in its words.
+    """
+
+    mode: str
+    grows: bool
+    weighting: str
+    robust: str
+    attackers: int | None
+    group_size: int | None
+    ring_bits: int
+    sent_share: float
+    colluders: int
+    reopened_by: int
+    rounds: tuple[CombinedRound, ...]
+    blamed: dict[str, str]
 
 
 class StudyReport(Part):
     """The report of one study. Schema version 1; keys may be added, never renamed.
 
+    ``rounds`` counts training rounds: neither round 0 nor the last one, which only scores the final model. ``rounds_planned`` are
+    the study's, of which a run that stops early does fewer. ``combining`` is None in reports of earlier versions.
     ``outcome`` is the first of ``outcomes`` (empty where it is the only one). ``metrics`` and ``tables`` are the
     registered model's, by the flat names of `fedhealth.evaluation.Evaluation`. ``site_figures`` are its headlines at each
     site that shares them; ``local_models`` those of each site's own model on the test rows of the other sites (references).
@@ -134,6 +182,7 @@ class StudyReport(Part):
     run: str
     sites: tuple[SiteState, ...]
     rounds: int
+    rounds_planned: int | None = None
     rounds_figures: tuple[RoundFigures, ...]
     trials: tuple[Trial, ...] = ()
     comparison: tuple[ComparisonRow, ...]
@@ -142,6 +191,7 @@ class StudyReport(Part):
     subgroups: tuple[SubgroupRow, ...] = ()
     site_figures: dict[str, dict[str, float | None]] = {}
     local_models: dict[str, dict[str, float | None]] = {}
+    combining: Combining | None = None
     privacy: Privacy
     upload_bytes_per_site_round: int
     seconds: dict[str, float]

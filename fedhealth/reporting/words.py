@@ -2,17 +2,32 @@
 
 from typing import NamedTuple
 
-from fedhealth.reporting.report import ComparisonRow, Report, StudyReport
+from fedhealth.reporting.report import Combining, ComparisonRow, Report, StudyReport
+from fedhealth.study.words import rounds_text
 
-LABELS = {
+MODELS = {
     "local_mean": "local only (mean over sites)",
     "federated_naive": "federated, unweighted mean",
     "federated": "federated, weighted mean",
-    "federated_dp": "federated, secure + DP",
+    "federated_dp": "federated + DP",
     "personalised": "personalised",
     "centralised": "centralised",
     "upper_bound": "upper bound (the generator's own probabilities)",
 }
+"""Models in the order of the table. A study's own federated model is called by what the study did: `own_label`."""
+RULES = {
+    "none": "mean",
+    "plausibility": "mean of the plausible updates",
+    "groups": "trimmed mean of the groups' means",
+    "median": "median",
+    "trimmed_mean": "trimmed mean",
+    "krum": "Krum",
+    "multi_krum": "Multi-Krum",
+    "geometric_median": "geometric median",
+    "centred_clipping": "centred clipping",
+}
+MODES = {"masks": "secret, under masks", "he": "secret, encrypted", "plain": "in the clear"}
+SECRECY = {"masks": "secure", "he": "encrypted", "plain": "in the clear"}
 METRICS = {
     "auroc": "AUROC",
     "auroc_resolution": "resolution of the AUROC",
@@ -50,9 +65,18 @@ class Column(NamedTuple):
         return f"{self.outcome} ({metric_name(self.metric)})"
 
 
-class Gain(NamedTuple):
-    """What the weighted federated reference has over the mean local-only model."""
+class Line(NamedTuple):
+    """One line of the comparison: a model by what it is, the same in all studies that have it."""
 
+    model: str
+    label: str
+    is_reference: bool
+
+
+class Gain(NamedTuple):
+    """What a federated model without differential privacy has over the mean local-only model."""
+
+    label: str
     where: str
     metric: str
     value: float
@@ -72,17 +96,64 @@ def columns(report: Report) -> list[Column]:
     return list(named.values())
 
 
-def row_of(column: Column, model: str) -> ComparisonRow | None:
-    """A model's figure in a column."""
-    wanted = (model, column.outcome, column.metric)
-    rows = (row for row in column.study.comparison if (row.model, row.outcome, row.metric) == wanted)
+def row_of(column: Column, line: Line) -> ComparisonRow | None:
+    """A line's figure in a column."""
+    rows = (row for row in _rows_of(column) if line_of(column.study, row) == line)
     return next(rows, None)
 
 
-def model_order(report: Report) -> list[str]:
-    """The models that occur, in the order of the table."""
-    present = {row.model for row in report.comparison}
-    return [name for name in LABELS if name in present]
+def lines(report: Report) -> list[Line]:
+    """The lines of the comparison, in its order."""
+    found = {line_of(study, row): None for study in report.studies for row in study.comparison}
+    return sorted(found, key=lambda line: list(MODELS).index(line.model))
+
+
+def line_of(study: StudyReport, row: ComparisonRow) -> Line:
+    """The line in which a figure stands."""
+    is_own = not row.is_reference and row.model in ("federated", "federated_dp")
+    return Line(row.model, own_label(study) if is_own else MODELS[row.model], row.is_reference)
+
+
+def own_label(study: StudyReport) -> str:
+    """A study's own model by how its updates were combined; the mean, weighted by size, goes without saying."""
+    found, noise = study.combining, "" if study.privacy.mode == "none" else " + DP"
+    if found is None:
+        return f"federated{noise}"
+    rule = {
+        "none": "" if found.weighting == "examples" else "unweighted",
+        "plausibility": "plausible",
+        "groups": "by groups",
+    }
+    special = "grown by sums" if found.grows else rule.get(found.robust, RULES[found.robust])
+    return ", ".join(part for part in ("federated", special, SECRECY[found.mode]) if part) + noise
+
+
+def mode_text(found: Combining) -> str:
+    """How updates travel."""
+    opened = "sum of each group" if found.robust == "groups" else "sum"
+    return MODES[found.mode] + ("" if found.mode == "plain" else f": only the {opened} is opened")
+
+
+def rule_text(found: Combining) -> str:
+    """How many updates become one, with the rule's numbers."""
+    if found.grows:
+        return "sums, from which the model grows"
+    is_mean = found.robust in ("none", "plausibility")
+    weighted = "" if not is_mean else "weighted " if found.weighting == "examples" else "unweighted "
+    numbers = [] if found.group_size is None else [f"groups of {found.group_size} sites or more"]
+    numbers += [] if found.attackers is None else [f"bears {found.attackers} that lie"]
+    return weighted + RULES[found.robust] + (f" ({', '.join(numbers)})" if numbers else "")
+
+
+def rounds_of(study: StudyReport) -> str:
+    """A study's rounds, in the words of all places that count them."""
+    return rounds_text(study.rounds, study.rounds_planned)
+
+
+def _rows_of(column: Column) -> list[ComparisonRow]:
+    return [
+        row for row in column.study.comparison if (row.outcome, row.metric) == (column.outcome, column.metric)
+    ]
 
 
 def shown(row: ComparisonRow | None) -> str:
@@ -113,14 +184,16 @@ def trained(study: StudyReport) -> str:
 
 
 def gains(report: Report) -> list[Gain]:
-    """By column, the weighted federated reference less the mean local-only model."""
+    """By column, the federated model without differential privacy less the mean local-only model."""
     found = []
     for column in columns(report):
-        together, alone = (row_of(column, model) for model in ("federated", "local_mean"))
+        rows = {row.model: row for row in _rows_of(column)}
+        together, alone = rows.get("federated"), rows.get("local_mean")
         if together and alone and together.value is not None and alone.value is not None:
             several = len(column.study.outcome_names) > 1
             where = f"{column.study.study} {column.outcome}" if several else column.study.study
-            found.append(Gain(where, metric_name(column.metric), together.value - alone.value))
+            label = line_of(column.study, together).label
+            found.append(Gain(label, where, metric_name(column.metric), together.value - alone.value))
     return found
 
 

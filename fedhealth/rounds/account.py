@@ -9,6 +9,7 @@ from typing import TypeVar
 from fedhealth.errors import MissingObjectError, ProtocolError
 from fedhealth.exchange.board import Reader
 from fedhealth.privacy.accounting import epsilon_spent
+from fedhealth.privacy.uncovered import not_covered
 from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.objects import (
     PREPROCESSING_ROUND,
@@ -23,27 +24,10 @@ from fedhealth.rounds.objects import (
     site_key,
     trains,
 )
-from fedhealth.rounds.outcome import NOT_COVERED, SHOWN_OF_UPDATES, PrivacySpent
+from fedhealth.rounds.outcome import PrivacySpent
 from fedhealth.study.spec import Study
 
 P = TypeVar("P", bound=Payload)
-
-
-def _of_initial(study: Study) -> tuple[str, ...]:
-    """What a transferred model told already."""
-    initial = study.training.initial.model
-    return () if initial is None else (f"the initial model {initial}: its own epsilon comes on top",)
-
-
-def _of_aggregation(study: Study) -> tuple[str, ...]:
-    """What a study's aggregation tells of one site's update, beside the mean."""
-    told = SHOWN_OF_UPDATES.get(study.aggregation.mode) or SHOWN_OF_UPDATES.get(study.aggregation.robust)
-    if told is None:
-        return ()
-    if study.privacy.mode == "none":
-        return (f"{told}: nothing is noised",)
-    hidden = "only its group hides" if study.aggregation.robust == "groups" else "no sum hides"
-    return (f"{told}: noised at the site, so epsilon covers it, but {hidden} whose it is",)
 
 
 _LEARNING = ("update", "growth/0")
@@ -175,7 +159,7 @@ class RunAccount:
             epsilon=max(per_site.values(), default=0.0),
             delta=study.privacy.delta,
             per_site=per_site,
-            not_covered=(*NOT_COVERED, *_of_initial(study), *_of_aggregation(study)),
+            not_covered=not_covered(study, shares_figures=bool(self.figures())),
         )
 
     def _training_rounds(self) -> list[int]:

@@ -8,31 +8,6 @@ from dataclasses import asdict, dataclass
 from fedhealth.evaluation import HEADLINES
 from fedhealth.rounds.objects import Ready
 
-NOT_COVERED = (
-    "moments and histograms of the features (round 0): exact secure sums, not noised",
-    "class counts of the consortium (round 0): exact, used for one check and not published",
-    "codes of categories (round 0): exact secure sums, published from 11 people on",
-    "evaluation counts of every round, by subgroup in the last: exact secure sums, metrics published from 11 people on",
-    "differences between rounds: figures of a round are told to three decimals, without numbers of people",
-    "figures of a site whose policy shares them: to two decimals, from 11 people on",
-    "evaluation counts of the models that sites tune for themselves, where the study asks for it: likewise",
-    "which sites abstain, and their reason codes",
-    "which quality checks each site's data passed or failed, and in what it is unlike the others, by name",
-    "people per bin of the compared quantities (round 0): exact secure sums, published from 11 people on",
-    "declared sizes: buckets in steps of the square root of two",
-    "consents of every round: how many patients are in and out, as such buckets, 0 below 11",
-    "attrition tables: each site's exact numbers of people, from 11 on",
-    "differences between runs: of two runs with and without a site, the sums differ by that site's part",
-)
-"""What is computed from patients and leaves a site without noise, until the ledger charges it."""
-
-SHOWN_OF_UPDATES = {
-    "plain": "the update of every site in every round, in the clear for coordinator and sites, its size weight with it",
-    "plausibility": "64 projections or fewer of the update of every site in every round, in the clear for coordinator and sites",
-    "groups": "the sum of the updates and weights of every group of 3 sites or more in every round, not of all sites alone",
-}
-"""By mode or robust rule of the aggregation, what it shows of one site's update."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attendance:

@@ -6,6 +6,7 @@ from fedhealth.refs import RoundRef
 from fedhealth.registry.transfer import start_study
 from fedhealth.rounds.outcome import RoundClosed
 from fedhealth.study.spec import load_study
+from fedhealth.study.words import rounds_text
 from tasks.coordinator.context import coordinator, registry
 from tasks.policies import ONCE, TRANSPORT
 
@@ -14,7 +15,7 @@ from tasks.policies import ONCE, TRANSPORT
 def start_run(study: str, run: str, seed: int) -> int:
     """Sign the study, open round 0; returns the number of the last round."""
     last = start_study(coordinator(), registry(), load_study(study), run=run, seed=seed)
-    get_run_logger().info("run %s started; its last round is %s", run, last)
+    get_run_logger().info("run %s started: %s", run, rounds_text(last - 1))
     return last
 
 

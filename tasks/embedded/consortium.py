@@ -14,7 +14,7 @@ def enrol_parties() -> str:
 
 @task(task_run_name="wait for {run}", **ONCE)
 def await_run(run: str) -> int:
-    """Wait until the coordinator has finished a run; returns its number of rounds."""
+    """Wait until the coordinator has finished a run; returns its number of training rounds."""
     return current_launch().await_run(run)
 
 

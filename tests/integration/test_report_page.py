@@ -91,10 +91,17 @@ def test_a_browser_draws_every_study_table_and_plot_without_error_request_or_sid
     assert "readmission" in rounds
     assert "death" in rounds
     assert "harmonise" in seconds
-    for words in ("readmission-30d", "mortality-24h", "hospital-03", "0.660 [0.630,\u00a00.690]", "moments"):
+    for words in (
+        "readmission-30d",
+        "mortality-24h",
+        "hospital-03",
+        "0.660 [0.630,\u00a00.690]",
+        "moments",
+        "2 of 3",
+    ):
         assert words in told["text"]
     assert min(told["tables"]) >= 2
-    assert len(told["tables"]) == 6
+    assert len(told["tables"]) == 6 + 1 + 2  # how updates were combined, and by round of each study
 
 
 @pytest.mark.parametrize("width", [1280, 360])

@@ -5,6 +5,8 @@ import numpy as np
 from fedhealth.evaluation import decode_evaluation, encode_evaluation
 from fedhealth.reporting import StudyReport, headlines, subgroup_rows
 from fedhealth.reporting.report import (
+    CombinedRound,
+    Combining,
     ComparisonRow,
     Log,
     Privacy,
@@ -28,6 +30,37 @@ def row(model, value=0.71, *, outcome="readmission", is_reference=True):
     )
 
 
+def combined_round(number, **changes):
+    content = {
+        "round": number,
+        "included": ("hospital-01", "hospital-02"),
+        "left_out": {"hospital-03": "abstained: validation/person/cdmDatatype"},
+        "agreed": 2,
+        "contradicted": (),
+        "cosigners": 2,
+        "upload_bytes": {"hospital-01": 354_000, "hospital-02": 361_000, "hospital-03": 0},
+    }
+    return CombinedRound(**content | changes)
+
+
+def combining(**changes):
+    content = {
+        "mode": "masks",
+        "grows": False,
+        "weighting": "examples",
+        "robust": "none",
+        "attackers": None,
+        "group_size": None,
+        "ring_bits": 32,
+        "sent_share": 1.0,
+        "colluders": 1,
+        "reopened_by": 2,
+        "rounds": (combined_round(1), combined_round(2)),
+        "blamed": {},
+    }
+    return Combining(**content | changes)
+
+
 def study_report(**changes):
     content = {
         "study": "readmission-30d",
@@ -41,6 +74,7 @@ def study_report(**changes):
             SiteState(name="hospital-03", state="abstained", reason="validation/person/cdmDatatype"),
         ),
         "rounds": 2,
+        "rounds_planned": 2,
         "rounds_figures": (
             RoundFigures(round=1, auroc=None, sites=2, seconds=1.0),
             RoundFigures(round=2, auroc=0.61, sites=2, seconds=1.5),
@@ -52,6 +86,7 @@ def study_report(**changes):
             row("federated_dp", 0.66, is_reference=False),
         ),
         "metrics": {"auroc": 0.66, "brier": None},
+        "combining": combining(),
         "privacy": Privacy(
             unit="patient",
             mode="local",

@@ -189,7 +189,7 @@ def test_rounds_are_drawn_by_metric():
 
 def test_gains_are_told_by_outcome(report):
     text = on_screen(report, width=160)
-    assert "weighted federated over local, ward stay" in text
+    assert "federated, weighted mean over local, ward stay" in text
     assert "+0.000 R²" in text
 
 

@@ -4,12 +4,12 @@ import json
 import pytest
 from pydantic import ValidationError
 from rich.console import Console
-from simulator.reports import row, study_report
+from simulator.reports import combined_round, combining, row, study_report
 
 from fedhealth.reporting import make_report, read_report, render_console, render_html, write_report_json
 from fedhealth.reporting.plots import comparison_svg, rounds_svg
 from fedhealth.reporting.report import SiteQuality, SiteState, Trial
-from fedhealth.reporting.words import columns
+from fedhealth.reporting.words import columns, lines
 
 DOCUMENTED = {
     "schema_version": None,
@@ -131,11 +131,13 @@ def test_a_reference_has_no_guarantee_beside_a_study_whose_own_model_it_is():
         privacy=private.privacy.model_copy(update={"mode": "none", "epsilon": None}),
     )
     report = make_report((private, public), open_with={})
-    lines = {line.split("│")[1].strip(): line for line in on_screen(report).splitlines() if "│" in line}
-    assert "∞ + ∞" in lines["federated, weighted mean"]
-    assert "7.99" not in lines["federated, weighted mean"]
-    assert "∞" not in lines["federated, secure + DP"]
-    assert "reference for readmission, epsilon = ∞" in render_html(report)
+    shown = {line.split("│")[1].strip(): line for line in on_screen(report).splitlines() if "│" in line}
+    assert "∞ (reference)" in shown["federated, weighted mean"]
+    assert "0.700" in shown["federated, weighted mean"]
+    assert "∞" in shown["federated, secure"]
+    assert "reference" not in shown["federated, secure"]
+    assert "∞" not in shown["federated, secure + DP"]
+    assert "reference, epsilon = ∞" in render_html(report)
 
 
 def test_two_studies_of_one_outcome_keep_their_own_figures():
@@ -168,7 +170,7 @@ def test_plots_name_what_is_suppressed():
     hidden = study_report(comparison=(row("federated_dp", None, is_reference=False),), rounds_figures=rounds)
     report = make_report((hidden,), open_with={})
     (column,) = columns(report)
-    assert "suppressed" in comparison_svg(column, ["federated_dp"])
+    assert "suppressed" in comparison_svg(column, lines(report))
     assert "readmission: suppressed" in rounds_svg(report.studies)
     assert "suppressed" not in rounds_svg((study_report(),))
 
@@ -213,3 +215,115 @@ def test_rates_that_were_tried_are_shown_with_the_chosen_one():
     told = page[page.index("Learning rates tried") :]
     assert told.index("0.03") < told.index("hidden") < told.index("0.613") < told.index("chosen")
     assert "Learning rates tried" not in render_html(make_report((study_report(),), open_with={}))
+
+
+@pytest.mark.parametrize(
+    ("found", "mode", "label"),
+    [
+        ({}, "local", "federated, secure + DP"),
+        ({}, "none", "federated, secure"),
+        ({"weighting": "uniform"}, "none", "federated, unweighted, secure"),
+        ({"mode": "he"}, "local", "federated, encrypted + DP"),
+        ({"mode": "plain"}, "none", "federated, in the clear"),
+        ({"mode": "plain", "robust": "median"}, "none", "federated, median, in the clear"),
+        ({"mode": "plain", "robust": "krum", "attackers": 1}, "local", "federated, Krum, in the clear + DP"),
+        ({"robust": "plausibility"}, "none", "federated, plausible, secure"),
+        ({"robust": "groups", "attackers": 1, "group_size": 3}, "none", "federated, by groups, secure"),
+        ({"grows": True}, "none", "federated, grown by sums, secure"),
+    ],
+)
+def test_a_studys_own_model_is_called_by_what_the_study_did(found, mode, label):
+    """References keep their names: they are weighted means in the clear, whatever the study does."""
+    epsilon = None if mode == "none" else 7.99
+    privacy = study_report().privacy.model_copy(update={"mode": mode, "epsilon": epsilon})
+    own = row("federated" if mode == "none" else "federated_dp", 0.66, is_reference=False)
+    study = study_report(comparison=(row("local_mean"), own), combining=combining(**found), privacy=privacy)
+    report = make_report((study,), open_with={})
+    assert [line.label for line in lines(report)] == ["local only (mean over sites)", label]
+    for text in (on_screen(report), render_html(report)):
+        assert label in text
+        assert label == "federated, secure + DP" or "secure + DP" not in text
+
+
+def test_a_gain_is_told_of_the_model_that_has_it():
+    study = study_report(
+        comparison=(row("local_mean", 0.55), row("federated", 0.6, is_reference=False)),
+        combining=combining(mode="plain", robust="median"),
+        privacy=study_report().privacy.model_copy(update={"mode": "none", "epsilon": None}),
+    )
+    report = make_report((study,), open_with={})
+    assert "federated, median, in the clear over local" in on_screen(report)
+    assert "+0.050 AUROC (federated, median, in the clear)" in render_html(report)
+    assert "weighted" not in render_html(report).partition("<h2>Comparison</h2>")[0]
+
+
+def test_the_page_says_how_updates_were_combined_in_a_line_for_rounds_that_are_alike():
+    rounds = [combined_round(number, agreed=2 + number % 3) for number in range(1, 21)]
+    rounds[11] = combined_round(
+        12,
+        included=("hospital-01",),
+        left_out=dict.fromkeys(("hospital-02", "hospital-03"), "no answer"),
+        contradicted=("hospital-02",),
+        upload_bytes={"hospital-01": 99_000},
+    )
+    found = combining(
+        robust="groups",
+        attackers=2,
+        group_size=4,
+        ring_bits=8,
+        sent_share=0.25,
+        rounds=tuple(rounds),
+        blamed={"hospital-02": "its update <is> far too long"},
+    )
+    page = render_html(
+        make_report((study_report(combining=found, rounds=20, rounds_planned=20),), open_with={})
+    )
+    told = page.partition("<h2>How updates were combined</h2>")[2].partition("<h2>")[0]
+    for cell in (
+        "secret, under masks: only the sum of each group is opened",
+        "trimmed mean of the groups&#x27; means (groups of 4 sites or more, bears 2 that lie)",
+        "8, rounded; the first of a run exact",
+        "25% of the parameters",
+        "2 sites or more, as 1 may collude",
+    ):
+        assert f"<td>{cell}</td>" in told
+    assert told.count("<tr>") == 2 + 1 + 3
+    assert "<td>1 to 11</td><td>2 of 3</td><td>hospital-03: abstained: validation" in told
+    assert "<td>2 to 4 of 3</td><td>2 of 3</td><td>354 kB to 361 kB</td>" in told
+    assert "<td>12</td><td>1 of 3</td><td>hospital-02, hospital-03: no answer</td>" in told
+    assert "<td>2 of 3, not hospital-02</td>" in told
+    assert "<td>99 kB</td>" in told
+    assert "Blamed by the coordinator since it was started: hospital-02: its update &lt;is&gt; far" in told
+
+
+def test_a_report_of_an_earlier_version_is_read_and_claims_nothing_of_its_updates(report, tmp_path):
+    write_report_json(tmp_path / "report.json", report)
+    content = json.loads((tmp_path / "report.json").read_text())
+    for part in (content, *content["studies"]):
+        del part["combining"], part["rounds_planned"], part["log"]["proves"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    earlier = read_report(tmp_path / "report.json")
+    assert "federated + DP" in on_screen(earlier)
+    assert "secure" not in on_screen(earlier)
+    assert "Not known" in render_html(earlier)
+
+
+@pytest.mark.parametrize("render", [on_screen, render_html])
+@pytest.mark.parametrize(
+    ("rounds", "told"),
+    [
+        (2, "2 training rounds, after round 0"),
+        (1, "1 training round, after round 0; stopped early of 2 planned"),
+    ],
+)
+def test_rounds_are_counted_in_the_same_words(render, rounds, told):
+    assert told in render(make_report((study_report(rounds=rounds),), open_with={}))
+
+
+def test_the_report_says_that_the_log_does_not_prove_it(report, tmp_path):
+    page = render_html(report)
+    (told,) = [line for line in page.split("<p>") if line.startswith("Log: 29 entries")]
+    for words in ("not this report", "<code>fedhealth audit verify WORKDIR</code>", "audit export"):
+        assert words in told
+    assert "not this report" in on_screen(report)
+    assert "not this report" in report.model_dump()["log"]["proves"]
