@@ -253,7 +253,10 @@ class SiteNode:
         policy = self.folder.policy()
         try:
             policy.check(study, n_sites=smallest_circle(study, self.board.roster.sites))
-        except PolicyError:
+        except PolicyError as error:
+            _log.warning(
+                "round %s of %s: %s", manifest.round, manifest.run, error
+            )  # the exchange gets a code
             return "policy"
         if manifest.purposes != self._progress_of(manifest).purposes(manifest.round):
             raise ProtocolError("a manifest asks for sums that its study does not have", "report it")
