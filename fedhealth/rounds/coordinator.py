@@ -76,6 +76,7 @@ from fedhealth.rounds.objects import (
 from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
 from fedhealth.rounds.plain import PlainUpdates, travels_in_the_clear
+from fedhealth.rounds.possible import fix_of_quorum
 from fedhealth.rounds.progress import Progress, check_patterns
 from fedhealth.rounds.replay import published, read_plan, verifiers_needed
 from fedhealth.secagg.plan import SumPlan, colluders_withstood, threshold_for
@@ -420,7 +421,7 @@ class CoordinatorNode:
             raise PolicyError(
                 f"round {number}: {len(attendance.ready)} sites are ready, {needed} are needed "
                 f"(others: {', '.join(reasons)})",
-                "see the reasons in the sites' logs, or lower aggregation.quorum in the study",
+                fix_of_quorum(study, self.board.roster.sites, ready=len(attendance.ready), reasons=reasons),
             )
 
     def _sum_of_group(self, run: str, number: int, name: str, cohort: tuple[str, ...]) -> Aggregate:
