@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ def _checked_json(path: Path | None) -> Path | None:
     if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
         raise ConfigError(f"--json {path} cannot be written", "name a file in a folder that exists")
     return path
+
+
+def _checked_digest(digest: str | None) -> str | None:
+    """A digest that is cut short would match nothing."""
+    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError("--roster is no digest", "give all 64 hexadecimal digits of it, in small letters")
+    return digest
 
 
 JsonFile = Annotated[
@@ -302,7 +310,8 @@ def audit_export(
 def audit_verify(
     path: Annotated[Path, typer.Argument(help="A working directory, or a bundle of `audit export`.")],
     roster: Annotated[
-        str | None, typer.Option(help="The roster's digest, as you know it from elsewhere (of a bundle).")
+        str | None,
+        typer.Option(help="The roster's digest, as you know it from elsewhere.", callback=_checked_digest),
     ] = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Open every sum anew too, and compute every model again.")
@@ -316,26 +325,32 @@ def audit_verify(
     if is_bundle:
         result = verify_file(str(path), roster_digest=roster, replay=replay)
     else:
-        result = verify_workdir(str(path), replay=replay)
+        result = verify_workdir(str(path), roster_digest=roster, replay=replay)
     _write_json(json_file, json.dumps(result, indent=2))
     console = Console()
     for kind, key, problem in result["findings"]:
         console.print(f"{kind}: {key} {problem}", markup=False)
+    if "roster" in (kind for kind, _, _ in result["findings"]):
+        raise PolicyError(
+            f"the history is of the roster {result['roster']}", "ask the coordinator which roster is in force"
+        )
     if not result["ok"]:
         raise PolicyError(
             "the history is not proven", "take exchange, registry or bundle from a copy that verifies"
         )
     if is_bundle:
-        console.print(f"{result['model']} of run {result['run']}, roster {result['roster']}", soft_wrap=True)
+        console.print(f"{result['model']} of run {result['run']}", soft_wrap=True)
+    if not result["released"]:
+        console.print("nothing was released, so no model is proven; what is there checks out", soft_wrap=True)
+    console.print(f"roster {result['roster']}", soft_wrap=True)
     console.print(
         f"verified: {result['size']} log entries, {result['objects']} objects, root {result['root']}",
         soft_wrap=True,
     )
     if replay:
         console.print("replayed: the published sums and models follow from what the sites sent")
-    console.print(
-        f"{result['cosigned_size']} of them co-signed by {', '.join(result['cosigners'])}", soft_wrap=True
-    )
+    cosigners = ", ".join(result["cosigners"]) or "enough sites"
+    console.print(f"{result['cosigned_size']} of them co-signed by {cosigners}", soft_wrap=True)
 
 
 @app.command()

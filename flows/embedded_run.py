@@ -9,10 +9,11 @@ import yaml
 from rich.console import Console, RenderableType
 
 from fedhealth.config import FhirValidation, Workdir
-from fedhealth.embedded.consortium import check_sources, consortium_from_options, load_consortium
+from fedhealth.embedded.consortium import consortium_from_options, load_consortium
 from fedhealth.embedded.pool import start_forkserver
+from fedhealth.embedded.preflight import check_launch
 from fedhealth.errors import ConfigError
-from fedhealth.study import load_study
+from fedhealth.study import Study, load_study
 from flows.prefect_server import PrefectServer, check_server, prefect_server
 from flows.progress import stages
 
@@ -61,9 +62,10 @@ def run_studies(
     Raises:
       FedHealthError: bad input (nothing was written), or a study that cannot go on.
     """
-    _check_names(studies)
+    loaded = [load_study(study) for study in studies]
+    _check_names(loaded)
     members = load_consortium(consortium) if consortium else consortium_from_options(sites, site_maps)
-    check_sources(members)
+    check_launch(loaded, members, Workdir(workdir.resolve()))
     place = _new_place(workdir)
     place.consortium.write_text(members.to_yaml(), encoding="utf-8")
     if references:
@@ -84,9 +86,9 @@ def run_studies(
     return _shown(place)
 
 
-def _check_names(studies: Sequence[Path]) -> None:
+def _check_names(studies: Sequence[Study]) -> None:
     """Refuse two studies of one name: they would be one experiment and one model."""
-    names = [load_study(study).name for study in studies]
+    names = [study.name for study in studies]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two of the studies are called {twice[0]}", "give each study a name of its own")

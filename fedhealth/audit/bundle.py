@@ -12,6 +12,7 @@ Equal histories give equal bytes. A masked upload is what it was on the exchange
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -146,10 +147,10 @@ def verify_bundle(
       also: what else to check of the model's run, once all of this holds.
 
     Raises:
-      ConfigError: it is no bundle.
+      ConfigError: it is no bundle, or is cut off or damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             told = json.loads(_read(archive, "model.json", _MAX_TEXT_BYTES))
             model, tags = str(told["model"]), {str(k): str(v) for k, v in told["tags"].items()}
             signed = SignedRoster.from_bytes(_read(archive, "roster.json", _MAX_TEXT_BYTES))
@@ -171,7 +172,7 @@ def verify_bundle(
             run = _run_of(packed, signed.roster, model, tags) if audit.ok else ""
             if run and also is not None:
                 audit = audit.with_findings(also(packed, signed.roster, run))
-    except (OSError, zipfile.BadZipFile, AttributeError, KeyError, TypeError, ValueError, ProtocolError):
+    except (AttributeError, KeyError, TypeError, ValueError, ProtocolError):
         raise ConfigError(
             f"{path} is no bundle of a model's history", "make one with fedhealth audit export"
         ) from None
@@ -203,12 +204,52 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(entry, data)
 
 
+def _opened(path: Path) -> zipfile.ZipFile:
+    """The archive, whose list of files is at its end.
+
+    Raises:
+      ConfigError: it cannot be read, or has no such end.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror})", "name a bundle of fedhealth audit export"
+        ) from None
+    except _DAMAGE:
+        with path.open("rb") as file:
+            is_begun = file.read(4) == b"PK\3\4"
+        if is_begun:
+            raise _damaged(path) from None
+        raise ValueError("no archive") from None
+
+
+def _damaged(path: object, name: str = "") -> ConfigError:
+    what = f"{path}: {name} is damaged" if name else f"{path} is cut off or damaged"
+    return ConfigError(what, "copy the bundle again from where it was exported")
+
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+"""What reading a damaged archive raises; RuntimeError of one that says it is encrypted or packed in an unknown way."""
+
+
 def _read(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    """A file of the archive, unless it is, or says that it is, too large."""
-    if archive.getinfo(name).file_size > max_bytes:
+    """A file of the archive, unless it is, or says that it is, too large.
+
+    Raises:
+      ConfigError: it is damaged.
+      KeyError: there is none.
+    """
+    found = archive.getinfo(name)
+    if found.file_size > max_bytes:
         raise too_large(name, max_bytes)
-    with archive.open(name) as file:
-        data = file.read(max_bytes + 1)
+    if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _damaged(archive.filename, name)
+    try:
+        with archive.open(found) as file:
+            data = file.read(max_bytes + 1)
+    except _DAMAGE:
+        raise _damaged(archive.filename, name) from None
     if len(data) > max_bytes:
         raise too_large(name, max_bytes)
     return data

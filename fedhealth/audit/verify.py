@@ -50,7 +50,9 @@ from fedhealth.identity.roster import Roster, SignedRoster
 MANIFEST = "/manifest"
 WEIGHTS = f"{MODEL_PREFIX}artifacts/weights.safetensors"
 _OBJECT_FOLDERS = ("studies/", "runs/", "epochs/")
-_NOTES = frozenset({"uncovered", "unknown", "witness"})
+_NOTES = frozenset({"uncovered", "unknown", "witness", "unfinished"})
+_BEFORE_ROUNDS = frozenset({StatementKind.ROSTER, StatementKind.STUDY})
+"""What is logged of a run before its first round is closed: nothing that anybody has computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,9 @@ class Finding:
     Attributes:
       kind: roster, entry, checkpoint, cosignature, object, subject, release, replay: failures; uncovered (a
         validly signed object that no entry names, such as a late upload), unknown (something
-        outside the known folders) and witness (a co-signature or tile that is missing or
-        spoilt, while enough are there): notes.
+        outside the known folders), witness (a co-signature or tile that is missing or
+        spoilt, while enough are there) and unfinished (a run that ended before its first round
+        was closed): notes.
       key: the exchange key, or ``model/path``.
       problem: what is wrong.
     """
@@ -91,6 +94,7 @@ class AuditResult:
       objects_checked: exchange objects whose signatures were checked, the log's included.
       cosigned: the newest checkpoint that at least two thirds of the sites have co-signed; of size 0 if there is none.
       cosigners: the sites that have co-signed it.
+      released: the models that the log releases; of a history that is ``ok`` they are proven, and without any nothing is.
     """
 
     ok: bool
@@ -100,6 +104,7 @@ class AuditResult:
     objects_checked: int
     cosigned: Checkpoint = NOTHING
     cosigners: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
 
     def with_findings(self, more: tuple[Finding, ...]) -> "AuditResult":
         """The same result with what another check has found."""
@@ -191,6 +196,7 @@ def verify_exchange(
         objects_checked=audit.checked,
         cosigned=audit.cosigned,
         cosigners=audit.cosigners,
+        released=tuple(_model_of(entry) for entry in asked if _is_release(entry)),
     )
 
 
@@ -212,18 +218,25 @@ def _check_entries(audit: _Audit) -> None:
 
 
 def _check_checkpoints(audit: _Audit, expected: Checkpoint | None) -> None:
-    """Step 3: each fits the entries, hence all are consistent; the last covers them all."""
-    keys = audit.exchange.list(CHECKPOINTS)
+    """Step 3: each fits the entries, hence all are consistent; the last covers all but those of a run without a round."""
+    keys, covered = audit.exchange.list(CHECKPOINTS), 0
     for key in keys:
 
         def action(key: str = key) -> None:
+            nonlocal covered
             data = audit.exchange.get(key, max_bytes=MAX_NOTE_BYTES)
-            check_checkpoint(key, open_checkpoint(data, roster=audit.roster), audit.tree)
+            found = open_checkpoint(data, roster=audit.roster)
+            check_checkpoint(key, found, audit.tree)
+            covered = max(covered, found.size)
 
         audit.check("checkpoint", key, action)
     last = checkpoint_key(audit.tree.size)
     if last not in keys:
-        audit.found("checkpoint", last, "no checkpoint covers all entries")
+        behind = {entry.statement.kind for entry in audit.entries if entry.index >= covered}
+        if behind and behind <= _BEFORE_ROUNDS:
+            audit.found("unfinished", last, "is not there: a run ended before its first round was closed")
+        else:
+            audit.found("checkpoint", last, "no checkpoint covers all entries")
     if expected is not None:
         is_extended = expected.size <= audit.tree.size
         if not is_extended or audit.tree.root(expected.size).hex() != expected.root:
@@ -304,8 +317,15 @@ def _check_object(audit: _Audit, key: str) -> None:
 def released_from(entry: Entry) -> str:
     """The run that a release names the last manifest of; empty for anything else."""
     names = [name for name in entry.statement.subjects if name.endswith(MANIFEST)]
-    is_release = entry.statement.kind is StatementKind.RELEASE
-    return names[0].split("/")[1] if is_release and len(names) == 1 else ""
+    return names[0].split("/")[1] if _is_release(entry) and len(names) == 1 else ""
+
+
+def _is_release(entry: Entry) -> bool:
+    return entry.statement.kind is StatementKind.RELEASE
+
+
+def _model_of(release: Entry) -> str:
+    return str(release.statement.predicate.get("model", ""))
 
 
 def _of_model(entries: Sequence[Entry], model: str) -> list[Entry]:
@@ -342,9 +362,9 @@ def _check_releases(
     """Step 6: a release is of its run's model, and the registry holds exactly what its entry says."""
     released: set[str] = set()
     for entry in asked:
-        if entry.statement.kind is not StatementKind.RELEASE:
+        if not _is_release(entry):
             continue
-        model = str(entry.statement.predicate.get("model", ""))
+        model = _model_of(entry)
         released.add(model)
         _check_manifest(audit, model, entry)
         _check_cosigned(audit, model, entry)

@@ -13,7 +13,7 @@ from fedhealth.audit import (
     verify_exchange,
 )
 from fedhealth.config import Workdir
-from fedhealth.errors import ConfigError
+from fedhealth.errors import ConfigError, ProtocolError
 from fedhealth.exchange import open_exchange
 from fedhealth.exchange.board import Reader
 from fedhealth.exchange.store import Exchange
@@ -32,38 +32,49 @@ def registry_of(workdir: Workdir) -> Registry:
     return Registry(uri, artifact_root=None if is_server(uri) else artifact_folder(workdir.path))
 
 
-def verify_workdir(workdir_path: str, *, replay: bool = False) -> dict[str, Any]:
+def verify_workdir(
+    workdir_path: str, *, roster_digest: str | None = None, replay: bool = False
+) -> dict[str, Any]:
     """Check log, exchange and registered models of a working directory against each other.
 
     Args:
       workdir_path: of a demo or study run.
+      roster_digest: the roster's digest, as it is known from elsewhere; None trusts the working directory's.
       replay: whether to open every sum of every run anew, and compute every model again.
 
     Returns:
-      ``ok``, ``size``, ``root``, ``objects``, the findings as (kind, key, problem), and of the newest checkpoint that two thirds
-      of the sites have co-signed ``cosigned_size`` and ``cosigners``.
+      ``ok``, ``size``, ``root``, ``objects``, the findings as (kind, key, problem), the ``released`` models, the digest of the
+      ``roster``, and of the newest checkpoint that two thirds of the sites have co-signed ``cosigned_size`` and ``cosigners``.
 
     Raises:
-      ConfigError: it is no working directory of a run.
+      ConfigError: it is no working directory of a run, or a file of it is damaged.
+      ProtocolError: its roster was edited.
     """
     workdir = _checked(workdir_path)
+    exchange, signed = open_exchange(str(workdir.exchange)), _signed_roster(workdir)
     files, tags = _registered(workdir)
     result = verify_exchange(
-        open_exchange(str(workdir.exchange)),
-        SignedRoster.from_bytes(workdir.roster.read_bytes()),
+        exchange,
+        signed,
+        expected_roster_digest=roster_digest,
         model_files=files,
         model_tags=tags,
         expected_checkpoint=_reported_checkpoint(workdir),
     )
     if replay and result.ok:
-        exchange, roster = open_exchange(str(workdir.exchange)), _roster(workdir)
         runs = sorted({key.split("/")[1] for key in exchange.list("runs/")})
-        result = result.with_findings(tuple(f for run in runs for f in _replayed(exchange, roster, run)))
-    return _told(result)
+        found = (each for run in runs for each in _replayed(exchange, signed.roster, run))
+        result = result.with_findings(tuple(found))
+    return _told(result) | {"roster": signed.roster.digest}
 
 
-def _roster(workdir: Workdir) -> Roster:
-    return SignedRoster.from_bytes(workdir.roster.read_bytes()).roster
+def _signed_roster(workdir: Workdir) -> SignedRoster:
+    try:
+        return SignedRoster.from_bytes(workdir.roster.read_bytes())
+    except ProtocolError as error:
+        raise ProtocolError(
+            f"{workdir.roster}: {error.problem}", "take it from a copy of the working directory"
+        ) from None
 
 
 def _replayed(exchange: Exchange, roster: Roster, run: str) -> tuple[Finding, ...]:
@@ -74,9 +85,21 @@ def _replayed(exchange: Exchange, roster: Roster, run: str) -> tuple[Finding, ..
 
 def _checked(workdir_path: str) -> Workdir:
     workdir = Workdir(Path(workdir_path))
-    if not workdir.roster.exists() or not workdir.exchange.is_dir():
+    if not workdir.path.exists():
+        raise ConfigError(
+            f"{workdir.path} does not exist",
+            "name the --workdir of a run, or a bundle of fedhealth audit export",
+        )
+    has_run = workdir.roster.is_file() and workdir.exchange.is_dir() and _has_begun(workdir)
+    if not has_run:
         raise ConfigError(f"{workdir.path} holds no run", "name the --workdir of a demo or study run")
     return workdir
+
+
+def _has_begun(workdir: Workdir) -> bool:
+    """Whether anything was logged, posted or reported of a run."""
+    exchange = open_exchange(str(workdir.exchange))
+    return workdir.report_json.exists() or any(exchange.list(folder) for folder in ("log/", "runs/"))
 
 
 def _told(result: AuditResult) -> dict[str, Any]:
@@ -87,6 +110,7 @@ def _told(result: AuditResult) -> dict[str, Any]:
         "objects": result.objects_checked,
         "cosigned_size": result.cosigned.size,
         "cosigners": list(result.cosigners),
+        "released": list(result.released),
         "findings": [(each.kind, each.key, each.problem) for each in result.findings],
     }
 
@@ -102,7 +126,7 @@ def export_model(workdir_path: str, model: str | None, out: str) -> dict[str, st
     """
     workdir = _checked(workdir_path)
     if model is None and workdir.report_json.exists():
-        told = json.loads(workdir.report_json.read_bytes())["model"]
+        told = _told_in(workdir.report_json, "model")
         model = f"{told['name']}/{told['version']}"
     registry = registry_of(workdir)
     known = {f"{name}/{version}": (name, version) for name, version in registry.versions()}
@@ -116,7 +140,7 @@ def export_model(workdir_path: str, model: str | None, out: str) -> dict[str, st
         run = export_bundle(
             Path(out),
             open_exchange(str(workdir.exchange)),
-            SignedRoster.from_bytes(workdir.roster.read_bytes()),
+            _signed_roster(workdir),
             model=model,
             files=files,
             tags=registry.model_tags(name, version),
@@ -129,7 +153,7 @@ def verify_file(path: str, *, roster_digest: str | None, replay: bool = False) -
     and the roster's digest.
 
     Raises:
-      ConfigError: it is no bundle.
+      ConfigError: it is no bundle, or is cut off or damaged.
     """
     also = _replayed if replay else None
     found = verify_bundle(Path(path), expected_roster_digest=roster_digest, also=also)
@@ -140,8 +164,21 @@ def _reported_checkpoint(workdir: Workdir) -> Checkpoint | None:
     """The state of the log that the last report names, so that its end cannot be cut off unseen."""
     if not workdir.report_json.exists():
         return None
-    log = json.loads(workdir.report_json.read_bytes()).get("log")
-    return None if not log or not log["size"] else Checkpoint(size=log["size"], root=log["root"])
+    log = _told_in(workdir.report_json, "log")
+    return Checkpoint(size=log["size"], root=log["root"]) if log.get("size") else None
+
+
+def _told_in(path: Path, section: str) -> dict[str, Any]:
+    """A section of a run's own report or result, empty where it has none.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes()).get(section) or {}
+        return dict(found)
+    except (OSError, AttributeError, TypeError, ValueError):
+        raise ConfigError(f"{path} is damaged", "take it from a copy of the working directory") from None
 
 
 def _registered(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
@@ -149,8 +186,7 @@ def _registered(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, 
     registry = registry_of(workdir)
     versions = registry.versions()
     if choose_store(workdir.path, None) != store_uri(workdir.path):
-        results = (json.loads(path.read_bytes()) for path in workdir.coordinator.glob("runs/*/result.json"))
-        models = [result["model"] for result in results]
+        models = [_told_in(path, "model") for path in workdir.coordinator.glob("runs/*/result.json")]
         versions = tuple((model["name"], int(model["version"])) for model in models)
     files = {f"{name}/{version}": registry.model_file_digests(name, version) for name, version in versions}
     tags = {f"{name}/{version}": registry.model_tags(name, version) for name, version in versions}

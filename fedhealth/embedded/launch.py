@@ -14,10 +14,11 @@ from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from fedhealth.config import FhirValidation, Timeouts, Workdir
-from fedhealth.embedded.consortium import Consortium, check_sources, load_consortium
+from fedhealth.embedded.consortium import Consortium, load_consortium
 from fedhealth.embedded.coordinator_process import CoordinatorProcess, PlannedRun
 from fedhealth.embedded.enrolment import enrol
 from fedhealth.embedded.pool import SiteConfig, SitePool, start_forkserver
+from fedhealth.embedded.preflight import check_launch
 from fedhealth.embedded.study_result import StudyResult
 from fedhealth.errors import ConfigError, FedHealthError, PolicyError
 from fedhealth.exchange import hasty_url
@@ -292,7 +293,7 @@ def open_launch(settings: LaunchSettings) -> Iterator[Launch]:
     for path in settings.studies:
         study = load_study(path)
         files[run_id(study, datetime.now(UTC))] = (study, Path(path).resolve())
-    check_sources(consortium)
+    check_launch((study for study, _ in files.values()), consortium, workdir)
     workdir.path.mkdir(parents=True, exist_ok=True)
     (workdir.coordinator / "roster.json").unlink(missing_ok=True)
     studies = {run: study for run, (study, _) in files.items()}

@@ -3,6 +3,7 @@
 from fedhealth.errors import ConfigError
 from fedhealth.registry.store import Registry
 from fedhealth.rounds.coordinator import CoordinatorNode
+from fedhealth.rounds.possible import check_possible
 from fedhealth.study.columns import numeric_columns
 from fedhealth.study.spec import Study
 
@@ -15,8 +16,10 @@ def start_study(node: CoordinatorNode, registry: Registry, study: Study, *, run:
     Raises:
       ConfigError: the run id cannot be part of a key, or the registered model has another digest or other columns, or
         was trained without the privacy that this study promises.
+      PolicyError: the enrolled sites cannot carry the study out.
       TransportError: the registry has no such version, or does not answer.
     """
+    check_possible(study, node.board.roster.sites)
     wanted = study.training.initial.model
     if wanted is None:
         return node.start_run(study, run=run, seed=seed)

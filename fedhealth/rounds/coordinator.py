@@ -55,6 +55,7 @@ from fedhealth.rounds.objects import (
 )
 from fedhealth.rounds.outcome import Attendance, RoundClosed
 from fedhealth.rounds.pinned_roster import certificates_in
+from fedhealth.rounds.possible import fix_of_quorum
 from fedhealth.rounds.posted import read_manifest, read_study
 from fedhealth.rounds.progress import Progress, check_patterns
 from fedhealth.rounds.replay import verifiers_needed
@@ -384,7 +385,7 @@ class CoordinatorNode:
             raise PolicyError(
                 f"round {number}: {len(attendance.ready)} sites are ready, {needed} are needed "
                 f"(others: {', '.join(reasons)})",
-                "see the reasons in the sites' logs, or lower aggregation.quorum in the study",
+                fix_of_quorum(study, self.board.roster.sites, ready=len(attendance.ready), reasons=reasons),
             )
 
     def _sums(self, run: str, number: int) -> RoundSums:

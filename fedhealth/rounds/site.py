@@ -231,7 +231,10 @@ class SiteNode:
         policy = self.folder.policy()
         try:
             policy.check(study, n_sites=smallest_circle(study, self.board.roster.sites))
-        except PolicyError:
+        except PolicyError as error:
+            _log.warning(
+                "round %s of %s: %s", manifest.round, manifest.run, error
+            )  # the exchange gets a code
             return "policy"
         progress, number = self._progress_of(manifest), manifest.round
         judge_manifest(manifest, purposes=progress.purposes(number), weights=progress.whole(number))

@@ -38,7 +38,6 @@ BUILT = (
     Built("privacy.linkage_factor", (1,)),
     Built("privacy.reinitialise", ("never",)),
     Built("aggregation.mode", ("masks", "he", "plain")),
-    Built("aggregation.ring_bits", (*range(4, 17), 32)),
     Built(
         "aggregation.robust",
         (
@@ -65,6 +64,11 @@ DEFAULTS_ONLY = (
 """Keys that load with their default only: nothing acts upon them yet."""
 
 
+def built_values(key: str) -> str:
+    """The values of a key that are built, as a fix says them; empty if all that the language knows are."""
+    return next((_choice(row.values) for row in BUILT if row.key == key), "")
+
+
 def refuse_unbuilt(study: "Study") -> None:
     """Refuse a study that asks for something that is not built.
 
@@ -84,7 +88,7 @@ def _refuse(study: "Study", key: str, values: tuple[object, ...]) -> None:
     for part in key.split("."):
         asked = getattr(asked, part)
     if asked not in values:
-        raise ConfigError(f"{key}: this value is not built", f"use {' or '.join(map(_written, values))}")
+        raise ConfigError(f"{key}: this value is not built", f"use {_choice(values)}")
 
 
 def _default(model: type[BaseModel], key: str) -> object:
@@ -93,6 +97,10 @@ def _default(model: type[BaseModel], key: str) -> object:
     for part in rest:
         value = getattr(value, part)
     return value
+
+
+def _choice(values: tuple[object, ...]) -> str:
+    return " or ".join(map(_written, values))
 
 
 def _written(value: object) -> str:

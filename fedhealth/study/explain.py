@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from fedhealth.study.built import built_values
+
 Place = tuple[int | str, ...]
 
 
@@ -18,6 +20,14 @@ _FORMS = {
     r"^[0-9a-f]{64}$": "64 hexadecimal digits: the version's tag model_digest",
 }
 """What the patterns of the language mean, for people."""
+
+
+class Unfit(ValueError):
+    """What a validator of the language raises where it knows the fix: which key to which value."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.fix = fix
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> tuple[str, str]:
@@ -46,7 +56,7 @@ def _explain_one(one: ErrorDetails, root: type[BaseModel]) -> tuple[str, str]:
         return f"{where} is missing", f"add {where}"
     if kind in ("literal_error", "union_tag_invalid"):
         context = one.get("ctx", {})
-        expected = context.get("expected") or context.get("expected_tags")
+        expected = built_values(path) or context.get("expected") or context.get("expected_tags")
         return f"{where} has a value that is not known", f"use {expected}"
     if kind == "union_tag_not_found":
         return f"{where} has no kind", f"add {where}.kind"
@@ -57,10 +67,10 @@ def _explain_one(one: ErrorDetails, root: type[BaseModel]) -> tuple[str, str]:
         return f"{where} has not the form that it needs", f"write {_FORMS.get(pattern, 'it as the others')}"
     if kind in ("tuple_type", "list_type"):
         return f"{where} must be a list", f"write it in brackets: [{one['input']}]"
-    if kind == "value_error" and not path:
-        return one["msg"].removeprefix("Value error, "), "change one of these keys"
     if kind == "value_error":
-        return f"{where}: {one['msg'].removeprefix('Value error, ')}", f"change {where}"
+        problem, raised = one["msg"].removeprefix("Value error, "), one["ctx"]["error"]
+        fix = raised.fix if isinstance(raised, Unfit) else f"change {path or 'one of these keys'}"
+        return f"{path}: {problem}" if path else problem, fix
     return f"{where}: {one['msg'][:1].lower()}{one['msg'][1:]}", f"change {where}"
 
 

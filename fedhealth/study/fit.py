@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fedhealth.study.explain import Unfit
 from fedhealth.study.language import Aggregation, Cohort, Prediction, Privacy, Split
 from fedhealth.study.outcomes import (
     ConditionOutcome,
@@ -30,20 +31,39 @@ def misfit(
     return None
 
 
-def aggregation_misfit(
-    aggregation: Aggregation, privacy: Privacy, *, model: str, algorithm: str
-) -> str | None:
-    """What keeps a way of aggregating from going with the rest of a study, in one line; None if it fits."""
+def check_aggregation(aggregation: Aggregation, privacy: Privacy, *, model: str, algorithm: str) -> None:
+    """Refuse a way of aggregating that does not go with the rest of a study.
+
+    Raises:
+      Unfit: the problem, and which key to change.
+    """
     is_masked_mean = aggregation.mode != "plain" and aggregation.robust == "none"
     if model in ("gbm", "cox") and not is_masked_mean:
-        return f"model.kind {model} grows by masked sums: it has no aggregation.mode plain and no robust rule"
+        raise Unfit(
+            f"model.kind {model} grows by masked sums: it has no aggregation.mode plain and no robust rule",
+            "set aggregation.mode to masks and aggregation.robust to none",
+        )
+    if model in ("gbm", "cox") and aggregation.mode == "he":
+        raise Unfit(
+            f"model.kind {model} grows by masked sums: aggregation.mode he encrypts updates alone",
+            "set aggregation.mode to masks",
+        )
+    if model in ("gbm", "cox") and aggregation.compresses:
+        raise Unfit(f"model.kind {model} grows by exact sums", "remove aggregation.ring_bits")
     if aggregation.robust not in ("none", "plausibility") and algorithm == "scaffold":
-        return f"aggregation.robust {aggregation.robust} gives no mean, and scaffold's control is one"
+        raise Unfit(
+            f"aggregation.robust {aggregation.robust} gives no mean, and scaffold's control is one",
+            "set aggregation.robust to plausibility or none",
+        )
     if aggregation.robust == "plausibility" and privacy.mode == "distributed":
-        return "aggregation.robust plausibility shows projections of a site's update: use privacy.mode local"
+        raise Unfit(
+            "aggregation.robust plausibility shows projections of a site's update",
+            "set privacy.mode to local",
+        )
     if aggregation.robust == "groups" and privacy.mode == "distributed":
-        return "aggregation.robust groups opens sums with a part of the noise: use privacy.mode local"
-    return None
+        raise Unfit(
+            "aggregation.robust groups opens sums with a part of the noise", "set privacy.mode to local"
+        )
 
 
 def _outcome_misfit(key: str, outcome: Outcome, cohort: Cohort, prediction: Prediction) -> str | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from fedhealth.study.explain import Unfit
+
 
 def _is_addressable(code: str) -> str:
     system, _, concept = code.partition("|")
@@ -368,7 +370,7 @@ class Aggregation(Section):
     quorum: float = Field(default=0.7, gt=0.0, le=1.0)
     min_sites: Count = 3
     colluders: int = Field(default=1, ge=0)
-    ring_bits: Literal[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32, 64] = 32
+    ring_bits: Literal[4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32] = 32
     sent_share: Share = 1.0
     robust: Literal[
         "none",
@@ -387,51 +389,73 @@ class Aggregation(Section):
     @model_validator(mode="after")
     def _robust_fits_the_mode(self) -> Self:
         if self.robust in _PLAIN_RULES and self.mode != "plain":
-            raise ValueError(
-                f"robust {self.robust} needs every update in the clear: use mode plain, or robust plausibility"
-            )
-        if self.compresses and (self.mode == "plain" or self.robust != "none"):
-            raise ValueError(
-                "mode plain and robust rules look at one site's update, which ring_bits under 32 wrap"
+            raise Unfit(
+                f"robust {self.robust} needs every update in the clear",
+                "set aggregation.mode to plain, or aggregation.robust to plausibility",
             )
         if self.robust in ("plausibility", "groups") and self.mode != "masks":
-            raise ValueError(f"robust {self.robust} is what masks leave room for: use mode masks")
-        if (
-            self.robust not in (*_COUNTING_RULES, "groups")
-            and self.attackers != type(self).model_fields["attackers"].default
-        ):
-            raise ValueError("attackers belongs to robust trimmed_mean, krum, multi_krum or groups")
+            raise Unfit(f"robust {self.robust} is what masks leave room for", "set aggregation.mode to masks")
+        if self.compresses and (self.mode == "plain" or self.robust != "none"):
+            raise Unfit(
+                "mode plain and robust rules look at one site's update, which ring_bits under 32 wrap",
+                "set aggregation.ring_bits to 32",
+            )
+        if self.mode == "he" and self.compresses:
+            raise Unfit(
+                "mode he opens one exact sum, which ring_bits under 32 wrap",
+                "set aggregation.ring_bits to 32",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attackers_fit_the_rule(self) -> Self:
+        default = type(self).model_fields["attackers"].default
+        if self.robust not in (*_COUNTING_RULES, "groups") and self.attackers != default:
+            raise Unfit(
+                "attackers belongs to robust trimmed_mean, krum, multi_krum or groups",
+                "remove aggregation.attackers",
+            )
         needed = 2 * self.attackers + _COUNTING_RULES.get(self.robust, 0)
         if self.robust in _COUNTING_RULES and self.min_sites < needed:
-            raise ValueError(f"robust {self.robust} needs min_sites of at least {needed} for its attackers")
+            raise Unfit(
+                f"robust {self.robust} needs more sites for its attackers",
+                f"set aggregation.min_sites to {needed} or more, or lower aggregation.attackers",
+            )
         return self
 
     @model_validator(mode="after")
     def _groups_hide_their_sites(self) -> Self:
+        least = self.colluders + 2
         if self.robust != "groups" and self.group_size != type(self).model_fields["group_size"].default:
-            raise ValueError("group_size belongs to robust groups")
-        if self.robust == "groups" and self.group_size < self.colluders + 2:
-            raise ValueError(
-                f"group_size must be at least {self.colluders + 2}: two sites must be left beside the colluders"
+            raise Unfit("group_size belongs to robust groups", "remove aggregation.group_size")
+        if self.robust == "groups" and self.group_size < least:
+            raise Unfit(
+                "group_size is too small: two sites must be left beside the colluders",
+                f"set aggregation.group_size to {least} or more, or lower aggregation.colluders",
             )
         return self
 
     @model_validator(mode="after")
     def _secrecy_needs_three(self) -> Self:
         if self.mode != "plain" and self.min_sites < 3:
-            raise ValueError(
-                f"min_sites must be at least 3 under {self.mode}: a sum of two tells each the other's"
+            raise Unfit(
+                f"min_sites is under 3 in mode {self.mode}: a sum of two tells each the other's",
+                "set aggregation.min_sites to 3 or more",
             )
-        if self.mode == "he" and (self.ring_bits != 32 or self.robust != "none"):
-            raise ValueError("mode he opens one exact sum: ring_bits stays 32 and robust none")
         return self
 
     @model_validator(mode="after")
     def _a_share_is_sent_compressed(self) -> Self:
         if self.sent_share == 0.0:
-            raise ValueError("sent_share must be above 0: an update of no parameters trains nothing")
+            raise Unfit(
+                "sent_share must be above 0: an update of no parameters trains nothing",
+                "set aggregation.sent_share to 1.0, or to a share such as 0.25",
+            )
         if self.sent_share < 1.0 and not self.compresses:
-            raise ValueError("sent_share goes with compressed updates: set ring_bits to 4 to 16")
+            raise Unfit(
+                "sent_share under 1 goes with compressed updates",
+                "set aggregation.ring_bits to 4 to 16, or aggregation.sent_share to 1.0",
+            )
         return self
 
     @property

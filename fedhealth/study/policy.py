@@ -2,7 +2,8 @@
 
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -42,22 +43,27 @@ class SitePolicy(Section):
     share_figures: bool = False
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, *, called: str = "") -> Self:
         """The policy file, or the defaults where there is none.
+
+        Args:
+          path: of the file.
+          called: what an error calls it; its name alone by default, as errors may leave the site.
 
         Raises:
           ConfigError: the file is there and is not a policy; never the defaults instead.
         """
         if not path.exists():
             return cls()
+        file = f"the site policy {called or path.name}"
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls.model_validate_json(json.dumps({} if data is None else data, allow_nan=False))
         except ValidationError as error:
             problem, fix = explain(error, cls)
-            raise ConfigError(f"the site policy {path.name}: {problem}", fix) from None
+            raise ConfigError(f"{file}: {problem}", fix) from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
-            raise ConfigError(f"the site policy {path.name} cannot be read", "correct its YAML") from None
+            raise ConfigError(f"{file} cannot be read", "correct its YAML") from None
 
     def check(self, study: Study, *, n_sites: int) -> None:
         """Refuse a study that this site does not allow.
@@ -67,11 +73,14 @@ class SitePolicy(Section):
           n_sites: the sites in the cohort, this one included.
 
         Raises:
-          PolicyError: the first rule that says no.
+          PolicyError: every rule that says no, with its key.
         """
-        for is_refused, problem, fix in self._rules(study, n_sites):
-            if is_refused:
-                raise PolicyError(f"the site policy refuses study {study.name}: {problem}", fix)
+        unmet = [each for each in demands_of(study, n_sites=n_sites) if not each.is_met(self)]
+        if unmet:
+            problems = "; ".join(f"{each.problem} ({each.key})" for each in unmet)
+            raise PolicyError(
+                f"the site policy refuses study {study.name}: {problems}", "; ".join(e.fix for e in unmet)
+            )
 
     def check_cohort(self, study: Study, *, patients: int) -> None:
         """Refuse to take part with fewer patients than the study or the site wants.
@@ -84,21 +93,107 @@ class SitePolicy(Section):
                 f"too few eligible patients for study {study.name}", "abstain, or widen the study's cohort"
             )
 
-    def _rules(self, study: Study, n_sites: int) -> Sequence[tuple[bool, str, str]]:
-        privacy = study.privacy
-        is_named = any(fnmatch.fnmatchcase(study.name, pattern) for pattern in self.allowed_studies)
-        is_without = privacy.mode == "none"
-        may_be_without = any(basis in ("*", privacy.legal_basis) for basis in self.allow_without_privacy)
-        too_weak = not is_without and (privacy.epsilon > self.max_epsilon or privacy.delta > self.max_delta)
-        unmasked = self.require_masks and study.aggregation.mode == "plain"
-        return (
-            (not is_named, "its name is not allowed", "add it to allowed_studies at the site"),
-            (
-                is_without and not may_be_without,
-                "it has no privacy and its legal basis is not allowed",
-                "use privacy.mode local, or add the basis to allow_without_privacy at the site",
-            ),
-            (too_weak, "its epsilon or delta is above the ceiling", "lower privacy.epsilon or privacy.delta"),
-            (unmasked, "its updates are not masked", "set aggregation.mode to masks"),
-            (n_sites < self.min_sites, "the cohort has too few sites", "wait for more sites"),
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a study asks of one key of a site's policy.
+
+    Attributes:
+      key: of the policy.
+      allowance: what the key must say, or more generously.
+      is_met: whether a policy says so.
+      problem: what is wrong with the study under another policy.
+      in_study: what to change in the study instead; empty if nothing is.
+    """
+
+    key: str
+    allowance: str
+    is_met: Callable[[SitePolicy], bool]
+    problem: str
+    in_study: str = ""
+
+    @property
+    def fix(self) -> str:
+        """What to change, here or there."""
+        there = f"write {self.key}: {self.allowance} into the site's policy.yaml"
+        return f"{self.in_study}, or {there}" if self.in_study else there
+
+
+def demands_of(study: Study, *, n_sites: int) -> tuple[Demand, ...]:
+    """What the policy of every site in a study must allow: all that a site's refusal can be about.
+
+    Args:
+      study: the study.
+      n_sites: the sites in its smallest sum.
+    """
+    demands = [
+        Demand(
+            "allowed_studies",
+            f"[{study.name}]",
+            lambda policy: any(fnmatch.fnmatchcase(study.name, each) for each in policy.allowed_studies),
+            "its name is not allowed",
+        ),
+        *_demands_on_privacy(study),
+        Demand(
+            "min_sites",
+            f"{n_sites} or fewer",
+            lambda policy: policy.min_sites <= n_sites,
+            "the cohort has too few sites",
+            "enrol more sites",
+        ),
+    ]
+    if study.aggregation.mode == "plain":
+        demands.append(
+            Demand(
+                "require_masks",
+                "false",
+                lambda policy: not policy.require_masks,
+                "its updates are not masked",
+                "set aggregation.mode to masks",
+            )
         )
+    return tuple(demands)
+
+
+def allowances(study: Study, *, n_sites: int) -> str:
+    """What policies must say for a study to run, in one line: first of all what the default policy does not."""
+    ordered = sorted(demands_of(study, n_sites=n_sites), key=lambda each: each.is_met(SitePolicy()))
+    return ", ".join(f"{each.key}: {each.allowance}" for each in ordered)
+
+
+def _demands_on_privacy(study: Study) -> tuple[Demand, ...]:
+    privacy = study.privacy
+    if privacy.mode == "none":
+        return (
+            Demand(
+                "allow_without_privacy",
+                f"[{json.dumps(privacy.legal_basis)}]",
+                lambda policy: any(
+                    each in ("*", privacy.legal_basis) for each in policy.allow_without_privacy
+                ),
+                "it has no privacy and its legal basis is not allowed",
+                "set privacy.mode to local",
+            ),
+        )
+    return (
+        Demand(
+            "max_epsilon",
+            f"{_number(privacy.epsilon)} or more",
+            lambda policy: privacy.epsilon <= policy.max_epsilon,
+            "its epsilon is above the ceiling",
+            "lower privacy.epsilon",
+        ),
+        Demand(
+            "max_delta",
+            f"{_number(privacy.delta)} or more",
+            lambda policy: privacy.delta <= policy.max_delta,
+            "its delta is above the ceiling",
+            "lower privacy.delta",
+        ),
+    )
+
+
+def _number(value: float) -> str:
+    """A number as YAML reads one: 1e-05 would be text."""
+    digits, exponent, power = repr(value).partition("e")
+    return f"{digits if '.' in digits else digits + '.0'}{exponent}{power}"

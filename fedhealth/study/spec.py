@@ -13,9 +13,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedhealth.errors import ConfigError
 from fedhealth.study.built import refuse_unbuilt
-from fedhealth.study.explain import explain
+from fedhealth.study.explain import Unfit, explain
 from fedhealth.study.features import Features
-from fedhealth.study.fit import aggregation_misfit, misfit
+from fedhealth.study.fit import check_aggregation, misfit
 from fedhealth.study.language import (
     Aggregation,
     Cohort,
@@ -78,15 +78,15 @@ class Study(Section):
             raise ValueError("split.stratify needs privacy.mode none: strata would tell the labels")
         by_groups = self.aggregation.robust == "groups"
         if by_groups and self.features.categories and self.privacy.mode == "none":
-            raise ValueError(
-                "aggregation.robust groups with features.categories needs privacy.mode local: one site alone of a"
-                " group may have a code"
+            raise Unfit(
+                "aggregation.robust groups with features.categories: one site alone of a group may have a code",
+                "set privacy.mode to local, or aggregation.robust to none",
             )
-        problem = misfit(self.cohort, self.prediction, self.outcomes, self.split) or aggregation_misfit(
+        if problem := misfit(self.cohort, self.prediction, self.outcomes, self.split):
+            raise ValueError(problem)
+        check_aggregation(
             self.aggregation, self.privacy, model=self.model.kind, algorithm=self.training.algorithm
         )
-        if problem:
-            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -112,10 +112,6 @@ class Study(Section):
         idle = [k for k in _OF_GRADIENTS if getattr(training, k) != getattr(plain, k)]
         if self.model.kind in ("gbm", "cox") and idle:
             raise ValueError(f"model.kind {self.model.kind} grows by sums: remove training.{', '.join(idle)}")
-        if self.model.kind in ("gbm", "cox") and self.aggregation.mode == "he":
-            raise ValueError(
-                f"model.kind {self.model.kind} grows by masked sums: aggregation.mode he encrypts updates alone"
-            )
         if self.model.kind == "cox" and training.early_stopping.patience is not None:
             raise ValueError(
                 "model.kind cox needs all its rounds: the last one closes, so it cannot stop early"
@@ -135,23 +131,22 @@ class Study(Section):
     @model_validator(mode="after")
     def _compression_fits(self) -> Self:
         aggregation, training = self.aggregation, self.training
-        if aggregation.compresses and self.model.kind in ("gbm", "cox"):
-            raise ValueError(
-                f"model.kind {self.model.kind} grows by exact sums: remove aggregation.ring_bits"
-            )
         if aggregation.compresses and training.initial.freeze:
-            raise ValueError(
-                "training.initial.freeze needs aggregation.ring_bits 32: rounding moves every parameter"
+            raise Unfit(
+                "training.initial.freeze with aggregation.ring_bits under 32: rounding moves every parameter",
+                "set aggregation.ring_bits to 32",
             )
         if aggregation.sent_share == 1.0:
             return self
         if self.privacy.mode != "none":
-            raise ValueError(
-                "aggregation.sent_share needs privacy.mode none: what is sent later is not noised"
+            raise Unfit(
+                "aggregation.sent_share needs privacy.mode none: what is sent later is not noised",
+                "set aggregation.sent_share to 1.0",
             )
         if training.search.lr or training.algorithm == "scaffold":
-            raise ValueError(
-                "aggregation.sent_share goes with neither training.search nor scaffold: sites remember what they owe"
+            raise Unfit(
+                "aggregation.sent_share goes with neither training.search nor scaffold: sites remember what they owe",
+                "set aggregation.sent_share to 1.0",
             )
         return self
 

@@ -106,7 +106,7 @@ def test_a_study_that_is_wrong_is_named_with_its_place(place, data, text, by, wo
         (("validate", "--cdm", "nowhere"), 2, ("no CDM folder",)),
         (("validate", "--cdm", "empty"), 1, ("gate is closed",)),
         (("audit", "verify", "empty"), 2, ("holds no run",)),
-        (("audit", "verify", "nowhere"), 2, ("holds no run",)),
+        (("audit", "verify", "nowhere"), 2, ("does not exist",)),
         (("synth", "--out", "a-file"), 2, ("a-file", "something else")),
         (("synth", "--out", "."), 2, ("something else",)),
         (("doctor", "--json", "nowhere/result.json"), 2, ("--json", "cannot be written")),

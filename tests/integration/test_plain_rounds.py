@@ -129,6 +129,15 @@ def test_a_coordinator_that_publishes_another_update_is_found_out_by_the_replay(
     assert any("not what its sums come to" in error.problem for error in errors.values())
 
 
-def test_sites_whose_policy_requires_masks_sit_out(tmp_path):
-    with pytest.raises(PolicyError, match="policy"):
+def test_sites_whose_policy_requires_masks_sit_out(tmp_path, caplog):
+    """The exchange and the coordinator get a code; the key is in the site's log, and among those that the fix lists."""
+    with pytest.raises(PolicyError, match="others: policy") as caught:
         finished(tmp_path, allow=False, aggregation={"mode": "plain"})
+    assert "require_masks" not in caught.value.problem
+    assert (
+        "policy.yaml must allow for this one require_masks: false, allowed_studies: [tiny]"
+        in caught.value.fix
+    )
+    told = [record.message for record in caplog.records if "refuses study tiny" in record.message]
+    assert len(told) == len(FIVE)
+    assert all("its updates are not masked (require_masks)" in text for text in told)

@@ -70,6 +70,12 @@ def make_history(parties: dict[str, PartyKeys]) -> Callable[..., History]:
     return make
 
 
+@pytest.fixture
+def make_empty(parties: dict[str, PartyKeys]) -> Callable[[Path], History]:
+    """An exchange on which nothing is logged yet."""
+    return lambda folder: _open(folder, parties, {})
+
+
 @pytest.fixture(scope="session")
 def original(make_history: Callable[..., History], tmp_path_factory: pytest.TempPathFactory) -> History:
     return make_history(tmp_path_factory.mktemp("original") / "exchange")

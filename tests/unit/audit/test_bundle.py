@@ -141,11 +141,48 @@ def test_what_is_no_bundle_and_what_is_there_already_are_refused(
     (tmp_path / "text.zip").write_text("text")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    for name in ("text.zip", "empty.zip", "nowhere.zip"):
-        with pytest.raises(ConfigError, match="no bundle"):
+    for name, problem in (
+        ("text.zip", "no bundle"),
+        ("empty.zip", "no bundle"),
+        ("nowhere.zip", "cannot be"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
             verify_bundle(tmp_path / name)
     with pytest.raises(ConfigError, match="is there already"):
         export(original, bundle)
     with pytest.raises(ConfigError, match="no log entry releases"):
         export(original, tmp_path / "other.zip", model="other/1")
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_bundle_that_was_cut_off_says_so(bundle: Path, tmp_path: Path, share: float) -> None:
+    data = bundle.read_bytes()
+    (tmp_path / "cut.zip").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ConfigError, match=r"cut.zip is cut off or damaged. Fix: copy the bundle again"):
+        verify_bundle(tmp_path / "cut.zip")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.json", "roster.json", "model/MLmodel", "exchange/log/entries/00000003"]
+)
+def test_a_damaged_file_of_a_bundle_is_named(bundle: Path, tmp_path: Path, name: str) -> None:
+    """Bytes flipped where the archive keeps the file: broken deflate streams, wrong sums, wrong heads."""
+    with zipfile.ZipFile(bundle) as archive:
+        found = archive.getinfo(name)
+    start = found.header_offset + 30 + len(name)
+    for place in (found.header_offset, start, start + found.compress_size // 2):
+        data = bytearray(bundle.read_bytes())
+        data[place : place + 2] = bytes(each ^ 0xFF for each in data[place : place + 2])
+        (tmp_path / "damaged.zip").write_bytes(data)
+        with pytest.raises(ConfigError, match=f"damaged.zip: {name} is damaged"):
+            verify_bundle(tmp_path / "damaged.zip")
+
+
+def test_no_flipped_byte_of_a_bundle_gives_another_error(bundle: Path, tmp_path: Path) -> None:
+    original = bundle.read_bytes()
+    for place in range(len(original) - 1, 0, -len(original) // 150):
+        data = bytearray(original)
+        data[place] ^= 0xFF
+        (tmp_path / "flipped.zip").write_bytes(data)
+        is_proven(tmp_path / "flipped.zip")  # lets nothing through but a ConfigError

@@ -13,6 +13,7 @@ from fedhealth.audit import DIGEST_TAG, INDEX_TAG, Checkpoint, TransparencyLog, 
 from fedhealth.audit.checkpoints import cosign, sign_checkpoint
 from fedhealth.identity import PartyKeys, Roster
 
+MODEL = "readmission/1"
 ENTRIES = [f"log/entries/{index:08d}" for index in range(5)]
 CHECKPOINTS = [f"log/checkpoints/{size:08d}" for size in (3, 4, 5)]
 TILES = [f"log/tile/0/000.p/{size}" for size in (3, 4, 5)]
@@ -294,6 +295,36 @@ def test_an_empty_exchange_proves_nothing(history: Any, tmp_path: Path) -> None:
     result = verify_exchange(FolderExchange(tmp_path / "empty"), history.roster)
     assert not result.ok
     assert kinds(result) == {"checkpoint"}
+
+
+def test_a_run_that_closed_no_round_is_told_and_proves_nothing(
+    make_empty: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Nothing was released and nothing edited: what is there checks out."""
+    empty = make_empty(tmp_path / "exchange")
+    log = TransparencyLog(empty.exchange, empty.boards["hub"])
+    log.append("roster", {}, {"roster:current": empty.roster.roster.digest})
+    key = "studies/readmission/abc/study"
+    log.append("study", {}, {key: empty.boards["hub"].post(key, kind="study", payload=b"{}")})
+    result = verify_exchange(empty.exchange, empty.roster, model_files={}, model_tags={})
+    assert result.ok
+    assert kinds(result) == {"unfinished", "witness"}
+    assert result.released == ()
+    assert not verify_exchange(empty.exchange, empty.roster, model_files={MODEL: {}}).ok  # nobody released it
+    log.append("round", {"run": "r1", "round": 0}, {})
+    assert "checkpoint" in kinds(verify_exchange(empty.exchange, empty.roster))
+
+
+def test_a_run_that_closed_no_round_leaves_an_earlier_model_proven(history: Any) -> None:
+    hub = history.boards["hub"]
+    log, key = TransparencyLog(history.exchange, hub), "studies/second/abc/study"
+    log.append("study", {}, {key: hub.post(key, kind="study", payload=b"{}")})
+    result = history.audit()
+    assert result.ok
+    assert result.released == (MODEL,)
+    assert "unfinished" in kinds(result)
+    history.path(CHECKPOINTS[-1]).unlink()  # that over the release
+    assert not history.audit().ok
 
 
 def test_another_roster_is_refused(history: Any, parties: dict[str, PartyKeys], tmp_path: Path) -> None:
