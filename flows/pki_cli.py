@@ -4,7 +4,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -16,6 +16,14 @@ from fedhealth.errors import ConfigError
 if TYPE_CHECKING:
     from fedhealth.identity.authority import Authority, Issued
     from fedhealth.identity.certificates import Certified
+
+
+def _known_reason(text: str) -> str:
+    """A reason of RFC 5280 that the authority writes."""
+    if text not in get_args(RevocationReason):
+        raise ConfigError(f"--reason {text} is not known", f"use {' or '.join(get_args(RevocationReason))}")
+    return text
+
 
 pki_app = typer.Typer(no_args_is_help=True, help="Certify who takes part.")
 AuthorityFolder = Annotated[Path, typer.Argument(help="The authority's own folder.")]
@@ -141,7 +149,12 @@ def roster(
 def revoke(
     folder: AuthorityFolder,
     name: str,
-    reason: Annotated[RevocationReason, typer.Option(help="Why.")] = "key_compromise",
+    reason: Annotated[
+        RevocationReason,
+        typer.Option(
+            parser=_known_reason, metavar="REASON", help=f"Why: {', '.join(get_args(RevocationReason))}."
+        ),
+    ] = "key_compromise",
 ) -> None:
     """Revoke a party's certificates; every party needs the new crl.pem."""
     from fedhealth.identity.authority import Authority
@@ -185,17 +198,29 @@ def show(
 def check(folder: PartyFolder) -> None:
     """At a party: whether its folder has all that its next run needs, and until when."""
     from fedhealth.identity.certificates import Trust, read_certificates
+    from fedhealth.identity.keys import PartyKeys
     from fedhealth.rounds.pinned_roster import read_roster
 
+    own = PartyKeys.load(folder / "keys", passphrase=_key_passphrase()).public
+    _say(f"keys: of the {own.role} {own.name}")
     pinned = os.environ.get("FEDHEALTH_ROSTER_DIGEST") or None
     found = read_roster(folder, expected_digest=pinned, now=_now().timestamp())
-    _say(f"{found.coordinator} and {len(found.sites)} sites: {', '.join(found.sites)}")
+    _say(f"roster.json: signed by {found.coordinator}; {len(found.sites)} sites: {', '.join(found.sites)}")
+    _say(f"its digest: {found.digest}{', as FEDHEALTH_ROSTER_DIGEST says' if pinned else ''}")
+    if own not in found.parties:
+        raise ConfigError(
+            f"roster.json does not list the {own.role} {own.name} with the keys in this folder",
+            "let the authority certify it and the coordinator make a roster with it",
+        )
     if (folder / "ca.pem").exists():
         trust = Trust.of(_read(folder / "ca.pem"), _read(folder / "crl.pem"))
         end = trust.end_of(found, read_certificates(_read(folder / "certificates.pem")))
         _say(
-            f"crl.pem is good until {trust.revoked.next_update_utc:%Y-%m-%d}, all certificates until {end:%Y-%m-%d}"
+            f"certificates.pem: each of them is certified and not revoked; all certificates until {end:%Y-%m-%d}"
         )
+        _say(f"crl.pem: number {trust.list_number}, good until {trust.revoked.next_update_utc:%Y-%m-%d}")
+    else:
+        _say("no ca.pem: the roster is believed for its digest alone")
 
 
 def _row(issued: "Issued") -> dict[str, Any]:

@@ -150,8 +150,8 @@ class Trust:
         """Return only when every party of a roster is certified at ``now`` (with its time zone).
 
         Raises:
-          ProtocolError: a party has no valid certificate for one of its signing keys, is revoked, or the list of
-            revocations or the root is out of date.
+          ProtocolError: parties (all of them are named) have no valid certificate for one of their signing keys or are
+            revoked, or the list of revocations or the root is out of date.
         """
         until = self.revoked.next_update_utc
         if now < self.revoked.last_update_utc:
@@ -165,8 +165,12 @@ class Trust:
         by_identity: dict[bytes, list[x509.Certificate]] = {}
         for certificate in certificates:
             by_identity.setdefault(_identifier(certificate), []).append(certificate)
-        for party in roster.parties:
-            self._check_party(party, by_identity.get(digest_of(party), []), now)
+        found = (self._problem_of(each, by_identity.get(digest_of(each), []), now) for each in roster.parties)
+        if problems := [problem for problem in found if problem]:
+            raise ProtocolError(
+                f"{', '.join(problems)} by the consortium's authority",
+                "leave whoever is named out of the roster, or have it enrolled again",
+            )
 
     def end_of(self, roster: Roster, certificates: Sequence[x509.Certificate]) -> datetime:
         """When the first certificate of a checked roster ends; of several for one key the one that lasts longest counts."""
@@ -179,24 +183,26 @@ class Trust:
             ends[of] = max(ends.get(of, each.not_valid_after_utc), each.not_valid_after_utc)
         return min(ends[of] for of in wanted)
 
-    def _check_party(
+    def _problem_of(
         self, party: PublicIdentity, certificates: Iterable[x509.Certificate], now: datetime
-    ) -> None:
-        valid = [each for each in certificates if self._is_issued(each, party) and _is_valid(each, now)]
+    ) -> str | None:
+        """What keeps a party from being certified, with its name; None if nothing does."""
+        issued = [each for each in certificates if self._is_issued(each, party)]
+        valid = [each for each in issued if _is_valid(each, now)]
         current = [
             each
             for each in valid
             if self.revoked.get_revoked_certificate_by_serial_number(each.serial_number) is None
         ]
         for wanted in (party.ed25519, party.mldsa65):
-            if not any(_raw(each.public_key()) == wanted for each in current):
-                state = (
-                    "revoked" if any(_raw(each.public_key()) == wanted for each in valid) else "not certified"
-                )
-                raise ProtocolError(
-                    f"{party.name} is {state} by the consortium's authority",
-                    "leave the party out of the roster, or have it enrolled again",
-                )
+            if any(_raw(each.public_key()) == wanted for each in current):
+                continue
+            if any(_raw(each.public_key()) == wanted for each in valid):
+                return f"{party.name} is revoked"
+            ends = [each.not_valid_after_utc for each in issued if _raw(each.public_key()) == wanted]
+            until = f" since {max(ends):%Y-%m-%d}" if ends and max(ends) < now else ""
+            return f"{party.name} is not certified{until}"
+        return None
 
     def _is_issued(self, certificate: x509.Certificate, party: PublicIdentity) -> bool:
         """Whether the authority issued a certificate to a party as the end of a chain."""

@@ -89,6 +89,23 @@ class PartyKeys:
                 f"{path} belongs to the {stored.role} {stored.name}, not to the {role} {name}",
                 "give every party its own folder",
             )
+        return cls._checked(path, stored)
+
+    @classmethod
+    def load(cls, folder: Path, *, passphrase: str | None = None) -> Self:
+        """Read the keys in ``folder``, whoever's they are; nothing is made.
+
+        Raises:
+          ConfigError: there are none, or the file is damaged, open to others, or under another passphrase.
+        """
+        path = folder / KEYS_FILE
+        stored = read_private(path, _KeyFile, passphrase=passphrase)
+        if stored is None:
+            raise ConfigError(f"{path} is missing", "make this party's keys with fedhealth pki enroll")
+        return cls._checked(path, stored)
+
+    @classmethod
+    def _checked(cls, path: Path, stored: _KeyFile) -> Self:
         keys = cls._from_file(stored)
         if _digest(keys.public) != stored.public_digest:
             raise damaged(path)

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import copy
+from shutil import copy, copytree
 
 import pytest
 from simulator.network import SITES, Network, make_study
@@ -111,6 +111,46 @@ def test_who_is_not_what_was_read_out_is_not_certified(consortium):
     code, said = pki(consortium, "sign", "ca", "hospital-09.request.json", passphrase="wrong")
     assert code != 0
     assert "cannot be opened" in said
+
+
+def test_a_check_says_what_was_checked(consortium, tmp_path):
+    said = must(consortium, "check", "hospital-01")
+    digest = read_roster(consortium / "hospital-01", expected_digest=None, now=time.time()).digest
+    for line in (
+        "keys: of the site hospital-01",
+        "roster.json: signed by coordinator; 2 sites: hospital-01, hospital-02",
+        f"its digest: {digest}",
+        "certificates.pem: each of them is certified and not revoked; all certificates until",
+        "crl.pem: number 1, good until",
+    ):
+        assert line in said
+    copytree(consortium / "hospital-01", tmp_path / "other")
+    (tmp_path / "other" / "keys" / "keys.json").unlink()
+    code, said = pki(tmp_path, "check", "other")
+    assert (code, "keys.json is missing" in said, "pki enroll" in said) == (2, True, True)
+    PartyKeys.load_or_create(tmp_path / "other" / "keys", name="hospital-01", role="site")
+    code, said = pki(tmp_path, "check", "other")
+    assert (code, "does not list the site hospital-01 with the keys in this folder" in said) == (2, True)
+
+
+def test_keys_under_a_passphrase_ask_for_it(consortium, tmp_path):
+    copytree(consortium / "hospital-01", tmp_path / "sealed")
+    (tmp_path / "sealed" / "keys" / "keys.json").unlink()
+    PartyKeys.load_or_create(tmp_path / "sealed" / "keys", name="hospital-01", role="site", passphrase="open")
+    enroll = ("enroll", "sealed", "--name", "hospital-01", "--ca", consortium / "ca" / "ca.pem", "--yes")
+    for arguments in (("check", "sealed"), enroll):
+        code, said = pki(tmp_path, *arguments)
+        assert code == 2
+        assert "keys.json is under a passphrase. Fix: set FEDHEALTH_KEY_PASSPHRASE" in said
+        assert "Traceback" not in said
+
+
+def test_an_unknown_reason_is_told_the_known_ones(consortium):
+    code, said = pki(consortium, "revoke", "ca", "hospital-02", "--reason", "stolen")
+    assert code == 2
+    assert "--reason stolen is not known. Fix: use key_compromise or cessation_of_operation or" in said
+    assert not json.loads((consortium / "ca" / "issued" / "hospital-02.json").read_text()).get("revoked")
+    assert "privilege_withdrawn" in must(consortium, "revoke", "--help")
 
 
 def test_a_revoked_hospital_stops_the_roster_and_an_old_list_does_not_bring_it_back(consortium):

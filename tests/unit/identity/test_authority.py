@@ -197,6 +197,19 @@ def test_certificates_and_lists_end(
     trust(authority).check(roster, leaves(*renewed.values()), days(366))
 
 
+def test_every_party_that_something_is_wrong_with_is_named(
+    authority: Authority, parties: dict[str, PartyKeys], certified: dict[str, Certified]
+) -> None:
+    first, second, *_ = sorted(parties)
+    authority.revoke(first, reason="superseded", now=NOW)
+    bundle = leaves(*(each for name, each in certified.items() if name != second))
+    with pytest.raises(ProtocolError, match=f"{first} is revoked, {second} is not certified by"):
+        trust(authority).check(roster_of(parties), bundle, days(1))
+    authority.publish(days(360))
+    with pytest.raises(ProtocolError, match=rf"{second} is not certified since \d{{4}}-\d\d-\d\d"):
+        trust(authority).check(roster_of(parties), leaves(*certified.values()), days(366))
+
+
 def test_what_another_authority_certified_is_not_believed(
     authority: Authority, parties: dict[str, PartyKeys], certified: dict[str, Certified], tmp_path: Path
 ) -> None:
