@@ -29,6 +29,8 @@ class SitePolicy(Section):
         empty means never, ``*`` any that is declared.
       min_sites: the fewest sites in a cohort.
       min_cohort_patients: the fewest patients of its own with which the site takes part.
+      min_colluders: the fewest colluding sites that a study must withstand (``aggregation.colluders``).
+      min_ring_bits: the smallest ring for updates; from 32 on all sums are exact, so that a wrong mask is found.
       require_masks: whether updates must be secret, masked or encrypted (``aggregation.mode`` masks or he).
       share_figures: whether the consortium may see how the final model does on this site's test rows.
     """
@@ -39,6 +41,8 @@ class SitePolicy(Section):
     allow_without_privacy: tuple[Pattern, ...] = ("*",)
     min_sites: int = Field(default=3, ge=1)
     min_cohort_patients: int = Field(default=1, ge=1)
+    min_colluders: int = Field(default=0, ge=0)
+    min_ring_bits: int = Field(default=4, ge=4, le=32)
     require_masks: bool = True
     share_figures: bool = False
 
@@ -126,6 +130,7 @@ def demands_of(study: Study, *, n_sites: int) -> tuple[Demand, ...]:
       study: the study.
       n_sites: the sites in its smallest sum.
     """
+    colluders, ring_bits = study.aggregation.colluders, study.aggregation.ring_bits
     demands = [
         Demand(
             "allowed_studies",
@@ -140,6 +145,20 @@ def demands_of(study: Study, *, n_sites: int) -> tuple[Demand, ...]:
             lambda policy: policy.min_sites <= n_sites,
             "the cohort has too few sites",
             "enrol more sites",
+        ),
+        Demand(
+            "min_colluders",
+            f"{colluders} or fewer",
+            lambda policy: policy.min_colluders <= colluders,
+            "it withstands too few colluding sites",
+            "raise aggregation.colluders",
+        ),
+        Demand(
+            "min_ring_bits",
+            f"{ring_bits} or fewer",
+            lambda policy: policy.min_ring_bits <= ring_bits,
+            "its updates are summed in too small a ring",
+            "raise aggregation.ring_bits",
         ),
     ]
     if study.aggregation.mode == "plain":

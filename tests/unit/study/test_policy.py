@@ -31,6 +31,9 @@ def test_the_default_policy_allows_an_ordinary_study_of_three_sites() -> None:
         ({"allowed_studies": ["death-*"]}, {}, 3, "name is not allowed"),
         ({"allowed_studies": []}, {}, 3, "name is not allowed"),
         ({"min_sites": 5}, {}, 4, "too few sites"),
+        ({"min_colluders": 2}, {}, 4, "withstands too few colluding sites"),
+        ({"min_ring_bits": 8}, {"aggregation": {"ring_bits": 6}}, 3, "too small a ring"),
+        ({"min_ring_bits": 32}, {"aggregation": {"ring_bits": 16}}, 3, "too small a ring"),
         ({"max_epsilon": 0.5}, {}, 3, "ceiling"),
         (
             {"allow_without_privacy": []},
@@ -53,6 +56,7 @@ def test_each_rule_says_no(
     [
         ({"allowed_studies": ["death-*"]}, {}, "write allowed_studies: [readmission-30d] into"),
         ({"min_sites": 5}, {}, "enrol more sites, or write min_sites: 4 or fewer into"),
+        ({"min_colluders": 2}, {}, "raise aggregation.colluders, or write min_colluders: 1 or fewer into"),
         ({}, {"privacy": {"epsilon": 12}}, "lower privacy.epsilon, or write max_epsilon: 12.0 or more into"),
         ({}, {"privacy": {"delta": 1e-4}}, "lower privacy.delta, or write max_delta: 0.0001 or more into"),
         ({"max_delta": 1e-9}, {}, "write max_delta: 1.0e-05 or more into"),
