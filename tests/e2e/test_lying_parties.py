@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from simulator.network import Network, make_study
 from simulator.party import COORDINATOR, PATIENCE, Stage, restore, start_server, stop_server, vector_of
-from simulator.sums import make_plan
+from simulator.sums import is_uniform, make_plan
 from verifier.exchange import Replay, open_object, open_roster
 
 from fedhealth.exchange import FolderExchange
 from fedhealth.rounds.aggregate import read_aggregate, statistics_of
-from fedhealth.secagg.site import SiteSum, SumSecrets
 
 pytestmark = pytest.mark.slow
 
@@ -249,17 +248,21 @@ def test_15_a_study_that_was_exchanged_for_another_is_refused(loaded):
 
 
 @pytest.mark.parametrize(
-    "privacy",
+    "weaker",
     [
-        pytest.param({"mode": "none", "legal_basis": "because"}, id="no-noise"),
-        pytest.param({"mode": "local", "epsilon": 10.5}, id="too-little-noise"),
+        pytest.param({"privacy": {"mode": "none", "legal_basis": "because"}}, id="no-noise"),
+        pytest.param({"privacy": {"mode": "local", "epsilon": 10.5}}, id="too-little-noise"),
+        pytest.param({"aggregation": {"mode": "plain"}}, id="no-masks"),
+        pytest.param({"aggregation": {"ring_bits": 6}}, id="small-ring"),
+        pytest.param({"aggregation": {"colluders": 0}}, id="no-colluders-withstood"),
     ],
 )
-def test_15_a_study_without_enough_noise_is_not_answered(loaded, privacy):
+def test_15_a_study_that_protects_less_is_not_answered(loaded, weaker):
     """The coordinator may sign any study; what a site does is its own policy's."""
+    floors = 'allow_without_privacy: ["public synthetic data"]\nmin_ring_bits: 32\nmin_colluders: 1\n'
     for name in SITES:
-        (loaded.folder / name / "policy.yaml").write_text('allow_without_privacy: ["public synthetic data"]')
-    hub, sites = run_whole_rounds(loaded, rounds=1, study=make_study(privacy=privacy))
+        (loaded.folder / name / "policy.yaml").write_text(floors)
+    hub, sites = run_whole_rounds(loaded, rounds=1, study=make_study(**weaker))
     assert all(started.value() == ["abstained"] for started in sites.values())
     assert "policy" in hub.problem("PolicyError")
     assert not (loaded.exchange / "runs" / RUN / "sums").exists()
@@ -391,12 +394,6 @@ def replay_of(stage, plan):
     return Replay(stage.exchange, roster_of(stage), prefix(plan))
 
 
-def is_uniform(data):
-    """Chi-square of the bytes: mean 255, standard deviation 22.6; 6 of them are passed once in 10^7."""
-    counts = np.bincount(np.frombuffer(data, dtype=np.uint8), minlength=256)
-    return float(((counts - len(data) / 256) ** 2).sum() / (len(data) / 256)) < 255 + 6 * 22.6
-
-
 # --- 10
 
 
@@ -468,15 +465,6 @@ def test_13_a_row_of_the_model_that_few_people_or_sites_would_touch_does_not_exi
     hub.value()
     statistics = statistics_of(read_aggregate(stage.board(), COORDINATOR, RUN, 0))
     assert statistics.vocabulary == {"pain": ("eleven-at-three",)}
-
-
-@pytest.mark.parametrize("short", ["pair key", "journaled secrets"])
-def test_14_seeds_of_less_than_256_bits_are_refused(stage, short):
-    plan = plan_of(stage)
-    pairs = {peer: bytes(16 if short == "pair key" else 32) for peer in SITES if peer != LIAR}
-    secrets = SumSecrets.draw().to_bytes()[: 64 if short == "journaled secrets" else None]
-    with pytest.raises(ValueError, match=r"256 bits|wrong length"):
-        SiteSum(plan, site=LIAR, pair_keys=pairs, tag_key=bytes(32), secrets=SumSecrets.from_bytes(secrets))
 
 
 def seen_of(stage, study):

@@ -111,7 +111,7 @@ class Lying:
         return getattr(self._board, name)
 
     def post(self, key, *, kind, payload, **place):
-        self._meant[key] = payload
+        self._meant[key] = payload = bytes(payload)
         said = self._lie(kind, payload, place)
         if isinstance(said, Unsigned):
             return self._put_unsigned(key, kind, payload, place)

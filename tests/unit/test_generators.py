@@ -1,11 +1,13 @@
-"""Masks, keys, shares and noise come from cryptographic generators alone: a lint over the packages near them (lie 14)."""
+"""Masks, keys, shares and noise come from cryptographic generators alone: lie 14 of docs/explanation/threat-model.md."""
 
 import ast
 from pathlib import Path
 
 import pytest
+from simulator.sums import make_plan
 
 import fedhealth
+from fedhealth.secagg.site import SiteSum, SumSecrets
 
 
 def weak_generators(source):
@@ -39,3 +41,12 @@ def test_nothing_near_keys_masks_and_noise_draws_from_a_generator_that_is_not_cr
 )
 def test_the_check_for_weak_generators_finds_one(source):
     assert weak_generators(source)
+
+
+@pytest.mark.parametrize("short", ["pair key", "journaled secrets"])
+def test_seeds_of_less_than_256_bits_are_refused(short):
+    plan, site = make_plan(3), "site-01"
+    pairs = {peer: bytes(16 if short == "pair key" else 32) for peer in plan.cohort if peer != site}
+    secrets = SumSecrets.draw().to_bytes()[: 64 if short == "journaled secrets" else None]
+    with pytest.raises(ValueError, match=r"256 bits|wrong length"):
+        SiteSum(plan, site=site, pair_keys=pairs, tag_key=bytes(32), secrets=SumSecrets.from_bytes(secrets))
