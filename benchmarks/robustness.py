@@ -1,6 +1,6 @@
 """What robust aggregation keeps of a model when sites send wrong updates. One line of JSON, and the same as a table.
 
-    python benchmarks/robustness.py [--hospitals 15] [--patients 400] [--rounds 6] [--attackers 3] [--workdir DIR]
+    python benchmarks/robustness.py [--hospitals 15] [--patients 400] [--rounds 6] [--attackers 3] [--seed 1] [--workdir DIR]
                                     [--defence NAME ...]
 
 The rows are those of synthetic hospitals (`fedhealth synth`), harmonised from FHIR in fifteen dialects; the study is
@@ -87,6 +87,7 @@ class Federation:
     study: Study
     hospitals: Hospitals
     rounds: int
+    seed: int
     liars: tuple[str, ...] = ()
     attack: Attack | None = None
     counted: Hospitals | None = None
@@ -105,33 +106,34 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--attackers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1, help="of hospitals, first model and training")
     parser.add_argument("--workdir", type=Path, default=None, help="kept, and gone on with, if given")
     parser.add_argument("--defence", nargs="+", choices=DEFENCES, default=DEFENCES)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = arguments.workdir or Path(scratch)
-        hospitals = _hospitals(place, arguments.hospitals, arguments.patients)
-    found = _measure(hospitals, arguments.rounds, arguments.attackers, arguments.defence)
+        hospitals = _hospitals(place, arguments.hospitals, arguments.patients, arguments.seed)
+    found = _measure(hospitals, arguments)
     print(json.dumps({"claim": "robustness", **vars(arguments), "workdir": None, "auroc": found}))
     print(_table(found, arguments.defence))
 
 
-def _measure(
-    hospitals: Hospitals, rounds: int, attackers: int, defences: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def _measure(hospitals: Hospitals, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    attackers, rounds, seed = arguments.attackers, arguments.rounds, arguments.seed
     study, liars = _study("none", attackers, len(hospitals)), tuple(hospitals)[:attackers]
     others = {site: rows for site, rows in hospitals.items() if site not in liars}
-    without = _auroc(Federation(study=study, hospitals=others, rounds=rounds), "mean")
+    without = _auroc(Federation(study=study, hospitals=others, rounds=rounds, seed=seed), "mean")
     found: dict[str, dict[str, float]] = {}
     for name in (*ON_UPDATES, WRONG_UNITS, RIGHT_MOMENTS):
         is_careless = name in (WRONG_UNITS, RIGHT_MOMENTS)
         shown = _in_wrong_units(hospitals, liars, study) if is_careless else hospitals
         found[name] = {"without": without}
-        for defence in defences:
+        for defence in arguments.defence:
             federation = Federation(
                 study=_study(defence, attackers, len(hospitals)),
                 hospitals=shown,
                 rounds=rounds,
+                seed=seed,
                 liars=liars,
                 attack=ON_UPDATES.get(name),
                 counted=hospitals if name == RIGHT_MOMENTS else None,
@@ -164,7 +166,7 @@ def _auroc(federation: Federation, defence: str) -> float:
     """Mean AUROC of the models of the last rounds, on the test rows of the honest sites."""
     study, statistics = federation.study, _statistics(federation)
     columns = columns_of(RoundShape(study=study, purposes=("update",), model={}, statistics=statistics))
-    state, scores = first_state(initial_weights(study, inputs=len(columns), seed=1), study), []
+    state, scores = first_state(initial_weights(study, inputs=len(columns), seed=federation.seed), study), []
     for number in range(1, federation.rounds + 1):
         shape = RoundShape(
             study=study,
@@ -233,7 +235,7 @@ def _delta(federation: Federation, shape: RoundShape, site: str, number: int) ->
         study,
         plan=plan_local(study, declared_patients=bucket(len(np.unique(rows.person)))),
         noise_key=None,
-        seed=local_seed(1, site=site, number=number),
+        seed=local_seed(federation.seed, site=site, number=number),
     ).delta
 
 
@@ -307,12 +309,12 @@ def _in_wrong_units(hospitals: Hospitals, liars: tuple[str, ...], study: Study) 
     return {site: wrong_units(rows, columns) if site in liars else rows for site, rows in hospitals.items()}
 
 
-def _hospitals(place: Path, count: int, patients: int) -> dict[str, Rows]:
+def _hospitals(place: Path, count: int, patients: int, seed: int) -> dict[str, Rows]:
     """The rows of every synthetic hospital, from FHIR; kept in ``place`` for the next time."""
     consortium = place / "consortium"
     if not (consortium / "consortium.yaml").exists():
         fedhealth = str(Path(sys.executable).parent / "fedhealth")
-        amount = ["--hospitals", str(count), "--patients", str(patients), "--seed", "1"]
+        amount = ["--hospitals", str(count), "--patients", str(patients), "--seed", str(seed)]
         subprocess.run(
             [fedhealth, "synth", *amount, "--out", str(consortium)], check=True, capture_output=True
         )
