@@ -6,6 +6,7 @@ that the manifest of the run's last round names.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -394,12 +395,20 @@ def _check_manifest(audit: _Audit, model: str, entry: Entry) -> None:
             audit.found("release", model, f"its weights are not the model of {manifests[0]}")
 
 
+_ROUND_OF = re.compile(r"runs/[^/]+/rounds/(?P<number>[0-9]{1,9})/manifest")
+
+
 def _check_cosigned(audit: _Audit, model: str, entry: Entry) -> None:
     """All rounds of a model's run are logged, under a checkpoint that two thirds of the sites have co-signed."""
     run = released_from(entry)
     if not run:
         return
-    last = max(int(name.split("/")[3]) for name in entry.statement.subjects if name.endswith(MANIFEST))
+    named = [_ROUND_OF.fullmatch(name) for name in entry.statement.subjects if name.endswith(MANIFEST)]
+    rounds = [int(found["number"]) for found in named if found]
+    if len(rounds) < len(named) or not rounds:
+        audit.found("release", model, "its entry names a manifest that is none of a round")
+        return
+    last = max(rounds)
     closed = {
         found[1]: each.index for each in audit.entries if (found := closed_round(each)) and found[0] == run
     }

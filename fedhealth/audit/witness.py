@@ -8,7 +8,7 @@ signatures alone: the two notes that it signed, and that contradict each other, 
 is told from that: where tiles prove nothing, the signed entries are read instead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,10 +34,9 @@ from fedhealth.audit.log import (
 from fedhealth.audit.merkle import (
     MerkleTree,
     NodeOf,
-    consistency_path,
     leaf_hash,
+    node_hash,
     root_of,
-    verify_consistency,
 )
 from fedhealth.audit.statements import MAX_ENTRY_BYTES, StatementKind, entry_digest, open_statement
 from fedhealth.audit.tiles import TiledTree
@@ -124,10 +123,10 @@ class Witness:
         if found is None:
             return None
         checkpoint, note = found
-        node = self._checked_tree(checkpoint, note)
+        read = [self._entry(index) for index in range(self._seen.size, checkpoint.size)]
+        self._check_tree(checkpoint, note, [leaf for _, leaf in read])
         rounds = dict(self._seen.rounds)
-        for index in range(self._seen.size, checkpoint.size):
-            entry = self._entry(index, node)
+        for entry, _ in read:
             check(entry)
             if (closed := closed_round(entry)) is not None:
                 run, number = closed
@@ -154,35 +153,35 @@ class Witness:
                     return checkpoint, note
         return None
 
-    def _checked_tree(self, checkpoint: Checkpoint, note: bytes) -> NodeOf:
-        """The tree of a checkpoint that extends the last, and what the others have co-signed at its size."""
+    def _check_tree(self, checkpoint: Checkpoint, note: bytes, leaves: Sequence[bytes]) -> None:
+        """Return when a checkpoint is over what was seen before and the new leaves, and the others have co-signed the same."""
         try:
-            node = TiledTree(self._exchange, checkpoint.size).node
-            is_extended = self._extends(checkpoint, node)
+            is_extended = self._extends(checkpoint, TiledTree(self._exchange, checkpoint.size).node, leaves)
         except (MissingObjectError, ProtocolError):
             is_extended = False
-        if not is_extended:
-            node = self._tree_of_entries(checkpoint).node
-            if not self._extends(checkpoint, node):
-                raise self._forked(note)
+        if not is_extended and not self._extends(checkpoint, self._tree_of_entries(checkpoint).node, leaves):
+            raise self._forked(note)
         for key in self._exchange.list(f"{COSIGNATURES}{self._seen.size:08d}/"):
             other = self._exchange.get(key, max_bytes=MAX_NOTE_BYTES)
             if not self._agrees(key, other):
                 raise self._forked(other)
-        return node
 
-    def _extends(self, checkpoint: Checkpoint, node: NodeOf) -> bool:
-        """Whether a tree is the checkpoint's, and extends the last one."""
-        last = self.last
-        if last.size == 0:
-            return root_of(node, checkpoint.size).hex() == checkpoint.root
-        return verify_consistency(
-            old_size=last.size,
-            old_root=bytes.fromhex(last.root),
-            size=checkpoint.size,
-            root=bytes.fromhex(checkpoint.root),
-            proof=consistency_path(node, old_size=last.size, size=checkpoint.size),
-        )
+    def _extends(self, checkpoint: Checkpoint, node: NodeOf, leaves: Sequence[bytes]) -> bool:
+        """Whether nodes make the last root, and with the new leaves behind them the checkpoint's.
+
+        Of the nodes only those are used that the last root is made of, so that nothing rests on what else stands in a tile.
+        """
+        seen = self._seen.size
+
+        def grown(height: int, index: int) -> bytes:
+            if index + 1 << height <= seen:
+                return node(height, index)
+            if height == 0:
+                return leaves[index - seen]
+            return node_hash(grown(height - 1, 2 * index), grown(height - 1, 2 * index + 1))
+
+        is_seen = seen == 0 or root_of(node, seen).hex() == self._seen.root
+        return is_seen and root_of(grown, checkpoint.size).hex() == checkpoint.root
 
     def _tree_of_entries(self, checkpoint: Checkpoint) -> MerkleTree:
         """The tree over the coordinator's signed entries, which must be the checkpoint's."""
@@ -206,11 +205,10 @@ class Witness:
             return True
         return said == self.last or said.size != self._seen.size
 
-    def _entry(self, index: int, node: NodeOf) -> Entry:
+    def _entry(self, index: int) -> tuple[Entry, bytes]:
+        """A signed entry, and its leaf."""
         data = self._exchange.get(entry_key(index), max_bytes=MAX_ENTRY_BYTES)
-        if leaf_hash(data) != node(0, index):
-            raise ProtocolError(f"log entry {index} is not the one in the tree", "treat the log as forged")
-        return Entry(index, entry_digest(data), open_statement(data, roster=self._roster))
+        return Entry(index, entry_digest(data), open_statement(data, roster=self._roster)), leaf_hash(data)
 
     def _forked(self, note: bytes) -> ProtocolError:
         """Keep the two notes of the coordinator's that contradict each other."""

@@ -153,6 +153,8 @@ def judge_plan(board: Reader, manifest: Manifest, shape: RoundShape, name: str, 
         "colluders": study.aggregation.colluders,
     }
     wrong = sorted(key for key, value in expected.items() if getattr(plan, key) != value)
+    if wrong == ["settings_digest"]:
+        raise ProtocolError("a plan was made by another version of the software", "use that version")
     if wrong:
         raise ProtocolError(f"a plan departs from its manifest in {', '.join(wrong)}", "report it")
     if not set(plan.cohort) <= set(circle.sites):

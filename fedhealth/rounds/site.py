@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedhealth.aggregation.profiles import Profile
 from fedhealth.audit import Witness
 from fedhealth.config import Timeouts
-from fedhealth.errors import DataError, PolicyError, ProtocolError
+from fedhealth.errors import DataError, MissingObjectError, PolicyError, ProtocolError
 from fedhealth.exchange.board import Board
 from fedhealth.features.rows import Rows
 from fedhealth.identity import SiteSecrets
@@ -206,7 +206,7 @@ class SiteNode:
         """When the coordinator says that it opened a round; empty of what is no manifest."""
         try:
             return read_posted(self.board, run, number, "manifest").header.time
-        except ProtocolError:
+        except (MissingObjectError, ProtocolError):
             return ""
 
     def _check_growth(self, manifest: Manifest) -> None:
@@ -437,4 +437,4 @@ def _rounds_of(keys: Iterable[str], kind: str) -> Iterator[tuple[str, int]]:
             yield found["run"], int(found["number"])
 
 
-_ROUND = re.compile(r"runs/(?P<run>[^/]+)/rounds/(?P<number>\d{1,9})/(?P<kind>manifest|aggregate)")
+_ROUND = re.compile(r"runs/(?P<run>[^/]+)/rounds/(?P<number>0|[1-9][0-9]{0,8})/(?P<kind>manifest|aggregate)")

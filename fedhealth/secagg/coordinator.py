@@ -207,6 +207,8 @@ class CoordinatorSum:
             raise ProtocolError(
                 f"site {owner} wrapped its seeds under another key", f"exclude {owner}"
             ) from None
+        if len(plain) != SEED_BYTES * len(peers):
+            raise ProtocolError(f"site {owner} wrapped another seed than it used", f"exclude {owner}")
         seeds = {peer: plain[i * SEED_BYTES : (i + 1) * SEED_BYTES] for i, peer in enumerate(peers)}
         for peer, seed in seeds.items():
             if peer in self._shares and self._shares[peer].pair_seeds[owner] != commit(

@@ -5,7 +5,8 @@
     tag_i = sum_k r_k q_ik + z_i mod p                   travels masked modulo p
     sum_i tag_i = sum_k r_k (sum_i q_ik) + sum_i z_i     modulo p over the survivors, if and only if the sum is right
 
-"Only if" fails for two words in 2^61: once for a row of B entries under b, once for the rows' values under a. It needs entries
+"Only if" fails once in 2^59: once in 2^60 for a row of B entries under b (of 2^61 words two are zero modulo p), and again for
+the rows' values under a. It needs entries
 nearer to zero than 2^60, or two of them could differ by p: `is_tagged` refuses others.
 
 What opens is the sum modulo p and nothing else: it follows from the opened vector, the key and the list of survivors, so it

@@ -337,3 +337,13 @@ def test_another_roster_is_refused(history: Any, parties: dict[str, PartyKeys], 
     )
     assert kinds(result) == {"roster"}
     assert not verify_exchange(history.exchange, parties["hub"].sign_roster(other)).ok
+
+
+@pytest.mark.parametrize("name", ["x/manifest", "runs/r1/rounds/x/manifest"])
+def test_a_release_that_names_no_manifest_of_a_round_is_a_finding(history: Any, name: str) -> None:
+    log = TransparencyLog(history.exchange, history.boards["hub"])
+    log.append("release", {"model": "m/9", "tags": {}, "settings": {}}, {name: "ab" * 32})
+    log.checkpoint()
+    result = history.audit()
+    assert not result.ok
+    assert any("none of a round" in found.problem for found in result.findings)

@@ -9,6 +9,7 @@ import pytest
 from fedhealth.audit import Checkpoint, TransparencyLog, Witness
 from fedhealth.audit.checkpoints import cosign, open_checkpoint, sign_checkpoint
 from fedhealth.audit.log import cosignature_key, cosigners
+from fedhealth.audit.merkle import leaf_hash
 from fedhealth.errors import ConfigError, MissingObjectError, ProtocolError
 from fedhealth.exchange import Board, FolderExchange
 
@@ -190,8 +191,32 @@ def test_an_entry_that_is_missing_is_not_co_signed(history: Any, tmp_path: Path)
 
 def test_another_entry_in_the_place_of_one_is_noticed(history: Any, tmp_path: Path) -> None:
     history.path("log/entries/00000004").write_bytes(history.exchange.get("log/entries/00000003"))
-    with pytest.raises(ProtocolError, match="not the one in the tree"):
+    with pytest.raises(ProtocolError, match="do not fit its checkpoint"):
         witness_of(history, "west", tmp_path).observe()
+
+
+def test_behind_a_whole_tile_too_an_entry_is_the_one_under_the_root(history: Any, tmp_path: Path) -> None:
+    """The hash of a whole tile stands one level up, so its own hashes could be others."""
+    log = log_of(history)
+    for number in range(256):
+        log.append("spend", {"epsilon": number}, {})
+    log.checkpoint()
+    tile = history.path("log/tile/0/000")
+    right, entry = tile.read_bytes(), history.path("log/entries/00000004").read_bytes()
+
+    for spoilt in (bytes(32) + right[32:], None):  # a changed or lost tile of the store stops nobody
+        tile.write_bytes(spoilt) if spoilt else tile.unlink()
+        seen: list[int] = []
+        witness = witness_of(history, "west", tmp_path / ("changed" if spoilt else "lost"))
+        assert witness.observe(lambda each, seen=seen: seen.append(each.index)) == Checkpoint(261, log.root)  # type: ignore[misc]
+        assert seen == list(range(261))
+
+    other = history.path("log/entries/00000003").read_bytes()  # as well signed, and not what the root is over
+    assert other != entry
+    history.path("log/entries/00000004").write_bytes(other)
+    tile.write_bytes(right[: 32 * 4] + leaf_hash(other) + right[32 * 5 :])
+    with pytest.raises(ProtocolError, match="do not fit its checkpoint"):
+        witness_of(history, "west", tmp_path / "deceived").observe()
 
 
 def test_a_damaged_memory_stops_the_witness(history: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import msgspec
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from simulator.sums import (
     TAG_KEY,
     key_of,
@@ -20,6 +21,7 @@ from fedhealth.errors import PolicyError, ProtocolError
 from fedhealth.secagg.coordinator import CoordinatorSum
 from fedhealth.secagg.messages import MAX_MESSAGE_BYTES, OpenMessage, ShareMessage, decode, encode
 from fedhealth.secagg.plan import threshold_for
+from fedhealth.secagg.prg import commit, derive
 from fedhealth.secagg.site import SiteSum, SumSecrets
 from fedhealth.secagg.tags import LARGEST
 
@@ -120,6 +122,32 @@ def test_wrapped_seeds_that_were_not_used_are_found_when_the_site_is_gone():
     lie = lying("share", changed(ShareMessage, wrapped=flip))
     with pytest.raises(ProtocolError, match=f"{LIAR} wrapped"):
         run_sum(plan, sites, vectors, forge=lie, silent={"masked": {LIAR}})
+
+
+def test_a_seed_too_few_in_what_two_sites_agreed_on_is_found_before_the_sum_is_touched():
+    """One wraps no seed for the other and vanishes; both commit to nothing, so that the ends of the pair agree."""
+    plan, sites, vectors = world()
+    gone, last = plan.cohort[0], plan.cohort[-1]
+    wrapping = AESGCM(derive(secrets_of(gone).wrap_key, "wrap", plan.digest))
+    honest = {name: site.share() for name, site in sites.items()}
+    shares, nothing = dict(honest), commit("pair seed", plan.digest, b"")
+    for site, peer in ((gone, last), (last, gone)):
+        told = decode(honest[site], ShareMessage, sender=site)
+        seeds, wrapped = told.pair_seeds | {peer: nothing}, told.wrapped
+        if site == gone:
+            plain = wrapping.decrypt(bytes(12), wrapped, plan.digest.encode())
+            wrapped = wrapping.encrypt(bytes(12), plain[:-32], plan.digest.encode())
+        shares[site] = encode(msgspec.structs.replace(told, pair_seeds=seeds, wrapped=wrapped))
+    coordinator = CoordinatorSum(plan)
+    assert coordinator.receive_shares(shares) == plan.cohort
+    for name in plan.cohort[1:]:
+        coordinator.receive_masked(name, sites[name].mask(honest if name == last else shares, vectors[name]))
+    survivors = coordinator.propose()
+    said = {name: sites[name].agree(survivors) for name in survivors}
+    opens = {name: sites[name].open(said) for name in survivors}
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=f"{gone} wrapped another seed"):
+            coordinator.unmask(opens)
 
 
 @pytest.mark.parametrize("lie", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b""])
