@@ -7,7 +7,7 @@ import pytest
 from simulator.network import TIMEOUTS, FailingExchange, Killed, Network, make_rows, make_study
 
 from fedhealth.errors import PolicyError, ProtocolError
-from fedhealth.rounds import coordinator
+from fedhealth.rounds import coordinator, round_sums
 from fedhealth.rounds.aggregate import read_aggregate
 from fedhealth.rounds.groups import circle_of, groups_of, round_result
 from fedhealth.rounds.replay import replay_round
@@ -131,7 +131,7 @@ def other_groups(monkeypatch):
         circle = circle_of(study, name, sites)
         return replace(circle, sites=sites[:3]) if name == "update/0" else circle
 
-    monkeypatch.setattr(coordinator, "circle_of", chosen)
+    monkeypatch.setattr(round_sums, "circle_of", chosen)
 
 
 def test_a_plan_over_others_than_the_sites_group_is_refused(tmp_path, monkeypatch):
