@@ -18,12 +18,11 @@ from fedhealth.rounds.objects import (
     PhaseRoster,
     UploadList,
     address_of,
-    round_key,
     sum_key,
     trains,
 )
 from fedhealth.rounds.plain import travels_in_the_clear
-from fedhealth.rounds.posted import read_plan
+from fedhealth.rounds.posted import read_manifest, read_plan, read_posted
 from fedhealth.rounds.replay import read_verdicts, verifiers_needed
 from fedhealth.secagg.plan import SumPlan
 
@@ -56,7 +55,7 @@ def combining(account: RunAccount, told: Sequence[RoundTold], *, blamed: Mapping
       MissingObjectError, ProtocolError: the exchange does not hold what the coordinator posted of these rounds.
     """
     study, aggregation = account.study, account.study.aggregation
-    rounds = ((each, _manifest(account, each.round)) for each in told)
+    rounds = ((each, read_manifest(account.board, account.run, each.round)) for each in told)
     return Combining(
         mode=aggregation.mode,
         grows=study.model.kind in STEPWISE,
@@ -77,14 +76,7 @@ def combining(account: RunAccount, told: Sequence[RoundTold], *, blamed: Mapping
 
 def _combined(account: RunAccount, manifest: Manifest, told: RoundTold) -> CombinedRound:
     board, number = account.board, manifest.round
-    payload = board.read(
-        round_key(account.run, number, "aggregate"),
-        kind="aggregate",
-        sender=account.coordinator,
-        role="coordinator",
-        run=account.run,
-        round=number,
-    ).payload
+    payload = read_posted(board, account.run, number, "aggregate").payload
     survivors = Aggregate.from_bytes(payload).survivors
     sums = [set(sites) for name, sites in survivors.items() if trains((name,))]
     included = set.intersection(*sums) if sums else set()
@@ -98,18 +90,6 @@ def _combined(account: RunAccount, manifest: Manifest, told: RoundTold) -> Combi
         cosigners=told.cosigners,
         upload_bytes=dict(told.upload_bytes),
     )
-
-
-def _manifest(account: RunAccount, number: int) -> Manifest:
-    opened = account.board.read(
-        round_key(account.run, number, "manifest"),
-        kind="manifest",
-        sender=account.coordinator,
-        role="coordinator",
-        run=account.run,
-        round=number,
-    )
-    return Manifest.from_bytes(opened.payload)
 
 
 def _why(account: RunAccount, manifest: Manifest, site: str) -> str:

@@ -7,10 +7,12 @@ import pytest
 from simulator.network import TIMEOUTS, FailingExchange, Killed, Network, make_rows, make_study
 
 from fedhealth.errors import PolicyError, ProtocolError
-from fedhealth.rounds import coordinator, round_sums
+from fedhealth.rounds import coordinator
 from fedhealth.rounds.aggregate import read_aggregate
-from fedhealth.rounds.groups import circle_of, groups_of, round_result
+from fedhealth.rounds.coordinator import CoordinatorNode
+from fedhealth.rounds.groups import groups_of, round_result
 from fedhealth.rounds.replay import replay_round
+from fedhealth.rounds.round_sums import RoundSums
 
 NINE = tuple(f"hospital-{number:02d}" for number in range(1, 10))
 TWELVE = tuple(f"hospital-{number:02d}" for number in range(1, 13))
@@ -124,19 +126,23 @@ def test_too_few_sites_for_three_groups_start_no_run(tmp_path):
         consortium(tmp_path, sites=NINE[:8])
 
 
-def other_groups(monkeypatch):
-    """A coordinator that puts the sites into groups as it likes."""
+class OtherGroups(RoundSums):
+    """Sums in which the first group is whoever the coordinator likes."""
 
-    def chosen(study, name, sites):
-        circle = circle_of(study, name, sites)
-        return replace(circle, sites=sites[:3]) if name == "update/0" else circle
-
-    monkeypatch.setattr(round_sums, "circle_of", chosen)
+    def _plan_of_group(self, name, cohort):
+        return self.plan(name, NINE[:3]) if name == "update/0" else super()._plan_of_group(name, cohort)
 
 
-def test_a_plan_over_others_than_the_sites_group_is_refused(tmp_path, monkeypatch):
-    other_groups(monkeypatch)
+class ChoosesGroups(CoordinatorNode):
+    __slots__ = ()
+
+    def _sums(self, run, number):
+        return OtherGroups(**vars(super()._sums(run, number)))
+
+
+def test_a_plan_over_others_than_the_sites_group_is_refused(tmp_path):
     network = consortium(tmp_path, timeouts=QUICK)
+    network.coordinator.__class__ = ChoosesGroups
     _, _, errors = network.follow("run-1")
     network.run_round("run-1", 0)
     with pytest.raises(PolicyError, match="2 groups"):

@@ -206,10 +206,9 @@ def test_behind_a_whole_tile_too_an_entry_is_the_one_under_the_root(history: Any
 
     for spoilt in (bytes(32) + right[32:], None):  # a changed or lost tile of the store stops nobody
         tile.write_bytes(spoilt) if spoilt else tile.unlink()
-        seen: list[int] = []
-        witness = witness_of(history, "west", tmp_path / ("changed" if spoilt else "lost"))
-        assert witness.observe(lambda each, seen=seen: seen.append(each.index)) == Checkpoint(261, log.root)  # type: ignore[misc]
-        assert seen == list(range(261))
+        witness, seen = witness_of(history, "west", tmp_path / ("changed" if spoilt else "lost")), []
+        assert witness.observe(seen.append) == Checkpoint(261, log.root)
+        assert [each.index for each in seen] == list(range(261))
 
     other = history.path("log/entries/00000003").read_bytes()  # as well signed, and not what the root is over
     assert other != entry
